@@ -1,0 +1,223 @@
+"""The runs table and its companions: what was planned, what each stage left, what readers see.
+
+Functions take a SQLAlchemy connection; the caller owns the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from pipeline.adapters.tables import pointer, publications, quarantine, run_parts, runs
+from pipeline.partition import Partition
+from pipeline.run import Run, Stage, Status
+
+Record = Mapping[str, Any]
+"""One row of the runs table."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is fixed when a run is planned."""
+
+    run_id: str
+    job: str
+    partition: Partition
+    trigger: str
+    triggered_by: str
+    owners: Mapping[str, Any]
+    cutoff: datetime
+    as_of: bool
+    model_version: int
+    feature_version: str
+    model_policy: str
+    code_version: str
+
+
+def next_token(connection: sa.Connection, job: str, partition: Partition) -> int:
+    """A token above every one ever used for that (job, partition)."""
+    statement = insert(pointer).values(job=job, day=partition.day, last_token=1)
+    statement = statement.on_conflict_do_update(
+        index_elements=["job", "day"], set_={"last_token": pointer.c.last_token + 1}
+    )
+    return int(connection.execute(statement.returning(pointer.c.last_token)).scalar_one())
+
+
+def plan_run(connection: sa.Connection, planned: Planned) -> Run:
+    """Insert the run with a new token."""
+    token = next_token(connection, planned.job, planned.partition)
+    values = {k: v for k, v in vars(planned).items() if k != "partition"}
+    statement = insert(runs).values(
+        **values, day=planned.partition.day, token=token, status="running", stage="planned"
+    )
+    run_no = connection.execute(statement.returning(runs.c.run_no)).scalar_one()
+    return as_run(record(connection, run_no))
+
+
+def record(connection: sa.Connection, run_no: int) -> Record:
+    """The runs row of that number."""
+    row = connection.execute(sa.select(runs).where(runs.c.run_no == run_no)).mappings().one()
+    return cast(Record, row)
+
+
+def find(connection: sa.Connection, run_id: str) -> Record | None:
+    """The runs row of that name, if there is one."""
+    row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).mappings().first()
+    return cast(Record | None, row)
+
+
+def as_run(row: Record) -> Run:
+    """The part of a runs row that stages need."""
+    return Run(
+        run_no=row["run_no"],
+        run_id=row["run_id"],
+        job=row["job"],
+        partition=Partition(row["day"]),
+        token=row["token"],
+        model_version=row["model_version"],
+        status=row["status"],
+        stage=row["stage"],
+    )
+
+
+def resume(connection: sa.Connection, run_no: int) -> None:
+    """A failed run is tried again under its own name."""
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.run_no == run_no, runs.c.status == "failed")
+        .values(status="running", error_type=None, error_message=None, finished_at=None)
+    )
+
+
+def advance(connection: sa.Connection, run_no: int, stage: Stage, **values: object) -> None:
+    """Record that a stage is finished, with what it left."""
+    connection.execute(
+        sa.update(runs).where(runs.c.run_no == run_no).values(stage=stage, **values)
+    )
+
+
+def add_warnings(connection: sa.Connection, run_no: int, warnings: Sequence[str]) -> None:
+    """Append warnings to the run, each once."""
+    held = connection.execute(
+        sa.select(runs.c.warnings).where(runs.c.run_no == run_no).with_for_update()
+    ).scalar_one()
+    new = [warning for warning in dict.fromkeys(warnings) if warning not in held]
+    if new:
+        connection.execute(
+            sa.update(runs).where(runs.c.run_no == run_no).values(warnings=[*held, *new])
+        )
+
+
+def add_usage(connection: sa.Connection, run_no: int, cpu: float, peak_mb: float) -> None:
+    """Add a stage's CPU seconds to the run's, and raise its peak memory."""
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.run_no == run_no)
+        .values(
+            cpu_seconds=runs.c.cpu_seconds + cpu,
+            peak_memory_mb=sa.func.greatest(runs.c.peak_memory_mb, peak_mb),
+        )
+    )
+
+
+def finish(
+    connection: sa.Connection, run_no: int, status: Status, error: Exception | None = None
+) -> None:
+    """End a run that did not publish; a published one is never touched."""
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.run_no == run_no, runs.c.status != "published")
+        .values(
+            status=status,
+            finished_at=sa.func.clock_timestamp(),
+            error_type=type(error).__name__ if error else None,
+            error_message=str(error)[:4000] if error else None,
+        )
+    )
+
+
+def part_loaded(connection: sa.Connection, run_no: int, part: int) -> Record | None:
+    """The record of a loaded part, if it is loaded."""
+    statement = sa.select(run_parts).where(
+        run_parts.c.run_no == run_no, run_parts.c.part == part
+    )
+    return cast(Record | None, connection.execute(statement).mappings().first())
+
+
+def parts(connection: sa.Connection, run_no: int) -> list[Record]:
+    """All loaded parts of a run, in order."""
+    statement = sa.select(run_parts).where(run_parts.c.run_no == run_no).order_by(run_parts.c.part)
+    return [cast(Record, row) for row in connection.execute(statement).mappings()]
+
+
+def clear_quarantine(connection: sa.Connection, run_no: int) -> None:
+    """Forget the quarantine of a run whose validation is done again."""
+    connection.execute(sa.delete(quarantine).where(quarantine.c.run_no == run_no))
+
+
+def quarantine_reasons(connection: sa.Connection, run_no: int) -> list[tuple[str, str, int]]:
+    """Verdict, rule and number of rows of a run's quarantine, the most frequent first."""
+    counted = sa.func.count(sa.distinct(quarantine.c.row))
+    statement = (
+        sa.select(quarantine.c.verdict, quarantine.c.rule, counted)
+        .where(quarantine.c.run_no == run_no)
+        .group_by(quarantine.c.verdict, quarantine.c.rule)
+        .order_by(counted.desc(), quarantine.c.rule)
+    )
+    return [(verdict, rule, count) for verdict, rule, count in connection.execute(statement)]
+
+
+def attempts(
+    connection: sa.Connection, job: str, first: Partition, last: Partition
+) -> dict[date, set[Status]]:
+    """Per day with any run: the statuses of its runs, `published` where readers see one."""
+    statement = sa.select(runs.c.day, runs.c.status).where(
+        runs.c.job == job, runs.c.day.between(first.day, last.day)
+    )
+    found: dict[date, set[Status]] = {}
+    for day, status in connection.execute(statement):
+        found.setdefault(day, set()).add(status)
+    return found
+
+
+def visible_days(
+    connection: sa.Connection, job: str, first: Partition, last: Partition
+) -> set[date]:
+    """The days that readers see."""
+    statement = sa.select(pointer.c.day).where(
+        pointer.c.job == job,
+        pointer.c.run_no.is_not(None),
+        pointer.c.day.between(first.day, last.day),
+    )
+    return set(connection.execute(statement).scalars())
+
+
+def visible_run(connection: sa.Connection, job: str, partition: Partition) -> Record | None:
+    """The run that readers see for a day, with the pointer's token as `pointer_token`."""
+    statement = (
+        sa.select(runs, pointer.c.token.label("pointer_token"), pointer.c.parquet_run_no)
+        .join(pointer, pointer.c.run_no == runs.c.run_no)
+        .where(pointer.c.job == job, pointer.c.day == partition.day)
+    )
+    return cast(Record | None, connection.execute(statement).mappings().first())
+
+
+def stale_parquet(connection: sa.Connection, job: str) -> list[Partition]:
+    """Days whose current Parquet file is not the one of the run that readers see."""
+    statement = sa.select(pointer.c.day).where(
+        pointer.c.job == job, pointer.c.run_no.is_distinct_from(pointer.c.parquet_run_no)
+    )
+    return [Partition(day) for day in connection.execute(statement).scalars()]
+
+
+def open_publications(connection: sa.Connection, job: str) -> int:
+    """How many days of a job readers see."""
+    statement = sa.select(sa.func.count()).where(
+        publications.c.job == job, publications.c.superseded_at.is_(None)
+    )
+    return int(connection.execute(statement).scalar_one())
