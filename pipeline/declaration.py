@@ -125,14 +125,12 @@ def _accepted(place: Path_) -> list[str]:
         named = {info.alias or key: info.annotation for key, info in fields.items()}
         model = named.get(str(part), model)
         candidates = [model, *getattr(model, "__args__", ())]
-        model = next(
-            (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model
-        )
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
     return [info.alias or key for key, info in getattr(model, "model_fields", {}).items()]
 
 
 def _sibling_faults(project: Path, name: str) -> list[Fault]:
-    faults = []
+    faults: list[Fault] = []
     features = feature_file(project, name)
     if not features.is_file():
         faults.append(Fault(features, 1, "the job's feature module is missing; write it there"))

@@ -65,9 +65,7 @@ def query_faults(query: Query, sources: Mapping[str, Source]) -> list[str]:
     ]
     binds = {placeholder.name for placeholder in tree.find_all(exp.Placeholder)}
     accepted = f":{', :'.join(BIND_NAMES)}"
-    faults += [
-        f"bind :{name} must be among {accepted}" for name in sorted(binds - set(BIND_NAMES))
-    ]
+    faults += [f"bind :{name} must be among {accepted}" for name in sorted(binds - set(BIND_NAMES))]
     if not binds:
         faults.append(f"must be bounded by one of {accepted}; got no bind at all")
     return faults
@@ -94,9 +92,7 @@ def _known(source: Source, dialect: Dialect) -> str:
     table = ".".join(dialect.quote(part) for part in source.table.split("."))
     if source.known_at is None:
         return f"select * from {table}"
-    return (
-        f"select * from {table} where {dialect.quote(source.known_at)} <= {dialect.bind('cutoff')}"
-    )
+    return f"select * from {table} where {dialect.quote(source.known_at)} <= {dialect.bind('cutoff')}"
 
 
 def _parse(query: Query) -> exp.Expr:

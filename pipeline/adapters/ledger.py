@@ -96,9 +96,7 @@ def resume(connection: sa.Connection, run_no: int) -> None:
 
 def advance(connection: sa.Connection, run_no: int, stage: Stage, **values: object) -> None:
     """Record that a stage is finished, with what it left."""
-    connection.execute(
-        sa.update(runs).where(runs.c.run_no == run_no).values(stage=stage, **values)
-    )
+    connection.execute(sa.update(runs).where(runs.c.run_no == run_no).values(stage=stage, **values))
 
 
 def add_warnings(connection: sa.Connection, run_no: int, warnings: Sequence[str]) -> None:
@@ -108,9 +106,7 @@ def add_warnings(connection: sa.Connection, run_no: int, warnings: Sequence[str]
     ).scalar_one()
     new = [warning for warning in dict.fromkeys(warnings) if warning not in held]
     if new:
-        connection.execute(
-            sa.update(runs).where(runs.c.run_no == run_no).values(warnings=[*held, *new])
-        )
+        connection.execute(sa.update(runs).where(runs.c.run_no == run_no).values(warnings=[*held, *new]))
 
 
 def add_usage(connection: sa.Connection, run_no: int, cpu: float, peak_mb: float) -> None:
@@ -125,9 +121,7 @@ def add_usage(connection: sa.Connection, run_no: int, cpu: float, peak_mb: float
     )
 
 
-def finish(
-    connection: sa.Connection, run_no: int, status: Status, error: Exception | None = None
-) -> None:
+def finish(connection: sa.Connection, run_no: int, status: Status, error: Exception | None = None) -> None:
     """End a run that did not publish; a published one is never touched."""
     connection.execute(
         sa.update(runs)
@@ -143,9 +137,7 @@ def finish(
 
 def part_loaded(connection: sa.Connection, run_no: int, part: int) -> Record | None:
     """The record of a loaded part, if it is loaded."""
-    statement = sa.select(run_parts).where(
-        run_parts.c.run_no == run_no, run_parts.c.part == part
-    )
+    statement = sa.select(run_parts).where(run_parts.c.run_no == run_no, run_parts.c.part == part)
     return cast(Record | None, connection.execute(statement).mappings().first())
 
 
@@ -185,9 +177,7 @@ def attempts(
     return found
 
 
-def visible_days(
-    connection: sa.Connection, job: str, first: Partition, last: Partition
-) -> set[date]:
+def visible_days(connection: sa.Connection, job: str, first: Partition, last: Partition) -> set[date]:
     """The days that readers see."""
     statement = sa.select(pointer.c.day).where(
         pointer.c.job == job,

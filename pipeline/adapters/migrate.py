@@ -172,8 +172,7 @@ def _views(connection: sa.Connection, job: Job) -> None:
     keys = job.declaration.extract.key
     rows = f"{SCHEMA}.{_quote(rows_table(job.name))}"
     selected = ", ".join(
-        "runs.run_id" if name == "run_id" else f"rows.{_quote(name)}"
-        for name in job.output_columns()
+        "runs.run_id" if name == "run_id" else f"rows.{_quote(name)}" for name in job.output_columns()
     )
     current = f"{PREDICTIONS}.{_quote(job.name)}"
     history = f"{PREDICTIONS}.{_quote(job.name + '_history')}"
@@ -194,7 +193,7 @@ def _views(connection: sa.Connection, job: Job) -> None:
         COLUMN: "Business day that was scored",
         "run_id": "Run that published the row; joins nightshift.runs",
     }
-    shared |= {name: "Part of the job's key" for name in keys}
+    shared |= dict.fromkeys(keys, "Part of the job's key")
     times = {
         "published_at": "When readers began to see the row",
         "superseded_at": "When a newer run replaced it; null while current",
@@ -207,9 +206,7 @@ def _views(connection: sa.Connection, job: Job) -> None:
 def _comment(connection: sa.Connection, view: str, text: str, columns: dict[str, str]) -> None:
     connection.exec_driver_sql(f"comment on view {view} is {_literal(text)}")
     for name, sentence in columns.items():
-        connection.exec_driver_sql(
-            f"comment on column {view}.{_quote(name)} is {_literal(sentence)}"
-        )
+        connection.exec_driver_sql(f"comment on column {view}.{_quote(name)} is {_literal(sentence)}")
 
 
 def _literal(text: str) -> str:

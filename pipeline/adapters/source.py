@@ -15,6 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_postgresql import dbapi
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pipeline.errors import ExtractError, MissingTable, RunError, TransientError
@@ -51,10 +52,10 @@ class Reader(Protocol):
 def open_reader(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Reader]:
     """A reader whose statements may bind `binds`; raises TransientError when the source is away."""
     if sa.make_url(url).get_backend_name() == "postgresql":
-        with _errors(), _postgres(url, binds) as reader:
+        with driver_errors(), _postgres(url, binds) as reader:
             yield reader
     else:
-        with _errors(), _sqlalchemy(url, binds) as reader:
+        with driver_errors(), _sqlalchemy(url, binds) as reader:
             yield reader
 
 
@@ -66,9 +67,7 @@ def _postgres(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Reader
             for setting in _SESSION:
                 cursor.execute(setting)
             for name, value in binds.items():
-                cursor.execute(
-                    "select set_config($1, $2, true)", (f"nightshift.{name}", value.isoformat())
-                )
+                cursor.execute("select set_config($1, $2, true)", (f"nightshift.{name}", value.isoformat()))
                 cursor.fetchall()
         yield _PostgresReader(connection)
         connection.rollback()
@@ -79,10 +78,8 @@ class _PostgresReader:
     typed = True
     # A COPY takes no parameters, so the values are bound as settings of this transaction.
     dialect = Dialect(
-        quote=sa.dialects.postgresql.dialect().identifier_preparer.quote_identifier,
-        bind=lambda name: (
-            f"current_setting('nightshift.{name}')::{_BIND_TYPES.get(name, 'timestamptz')}"
-        ),
+        quote=postgresql.dialect().identifier_preparer.quote_identifier,
+        bind=lambda name: f"current_setting('nightshift.{name}')::{_BIND_TYPES.get(name, 'timestamptz')}",
         inline="not materialized ",
     )
 
@@ -90,7 +87,7 @@ class _PostgresReader:
         self._connection = connection
 
     def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
-        with _errors(), self._connection.cursor() as cursor:
+        with driver_errors(), self._connection.cursor() as cursor:
             cursor.execute(sql)
             reader = cursor.fetch_record_batch()
             empty = True
@@ -121,9 +118,7 @@ def _sqlite_text_never_fails(connection: Any, _record: object) -> None:
 
 
 class _SqlAlchemyReader:
-    def __init__(
-        self, connection: sa.Connection, binds: Mapping[str, date | datetime]
-    ) -> None:
+    def __init__(self, connection: sa.Connection, binds: Mapping[str, date | datetime]) -> None:
         self._connection = connection
         self._binds = {name: _as_utc(value) for name, value in binds.items()}
         sqlite = connection.dialect.name == "sqlite"
@@ -137,7 +132,7 @@ class _SqlAlchemyReader:
     def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         statement = sa.text(sql)
         values = {name: self._binds[name] for name in statement.compile().params}
-        with _errors():
+        with driver_errors():
             result = self._connection.execution_options(
                 stream_results=True, max_row_buffer=BATCH_ROWS
             ).execute(statement, values)
@@ -166,7 +161,7 @@ def _to_batch(names: list[str], rows: Any) -> pa.RecordBatch:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def driver_errors() -> Iterator[None]:
     """Turn a driver's error into ours: no statement text, no values."""
     try:
         yield

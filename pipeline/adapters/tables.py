@@ -108,19 +108,33 @@ promotions = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("run_no", BigInteger, Identity(always=True), primary_key=True, comment="Number of the run; stands in the prediction rows"),
+    Column(
+        "run_no",
+        BigInteger,
+        Identity(always=True),
+        primary_key=True,
+        comment="Number of the run; stands in the prediction rows",
+    ),
     Column("run_id", Text, nullable=False, unique=True, comment="Name of the run; a retry keeps it"),
     Column("job", Text, nullable=False),
     Column("day", Date, nullable=False),
     Column("token", BigInteger, nullable=False),
     Column("status", Text, nullable=False, comment="running, published, failed or superseded"),
     Column("stage", Text, nullable=False, comment="The last stage that was finished"),
-    Column("degraded", Boolean, nullable=False, server_default=text("false"), comment="Whether any row was answered by a fallback"),
+    Column(
+        "degraded",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether any row was answered by a fallback",
+    ),
     Column("trigger", Text, nullable=False),
     Column("triggered_by", Text, nullable=False, comment="Who or what started the run"),
     Column("owners", JSONB, nullable=False),
     _instant("cutoff", nullable=False),
-    Column("as_of", Boolean, nullable=False, comment="False where a backfill read a source that is overwritten"),
+    Column(
+        "as_of", Boolean, nullable=False, comment="False where a backfill read a source that is overwritten"
+    ),
     Column("model_version", Integer, nullable=False),
     Column("feature_version", Text, nullable=False),
     Column("model_policy", Text, nullable=False, comment="How the model version was chosen"),
@@ -151,16 +165,13 @@ runs = Table(
     _instant("finished_at"),
     Column("cpu_seconds", Double, nullable=False, server_default=text("0")),
     Column("peak_memory_mb", Double, nullable=False, server_default=text("0")),
-    CheckConstraint(
-        "status in ('running', 'published', 'failed', 'superseded')", name="runs_status"
-    ),
+    CheckConstraint("status in ('running', 'published', 'failed', 'superseded')", name="runs_status"),
     CheckConstraint(
         "stage in ('planned', 'extracted', 'validated', 'scored', 'sealed', 'published')",
         name="runs_stage",
     ),
     CheckConstraint(
-        "stage not in ('sealed', 'published') "
-        "or rows_in = rows_scored + rows_fallback + rows_withheld",
+        "stage not in ('sealed', 'published') or rows_in = rows_scored + rows_fallback + rows_withheld",
         name="runs_conserve_rows",
     ),
     Index("runs_job_day", "job", "day", "run_no"),
