@@ -83,11 +83,6 @@ def compose(query: Query, sources: Mapping[str, Source], dialect: Dialect) -> st
     return f"{prefix}select * from ({_with_binds(query.sql, dialect)}) q"
 
 
-def canonical(query: Query) -> str:
-    """The SQL without its comments and layout, for hashing."""
-    return _parse(query).sql(dialect="postgres", comments=False)
-
-
 def _known(source: Source, dialect: Dialect) -> str:
     table = ".".join(dialect.quote(part) for part in source.table.split("."))
     if source.known_at is None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import sqlalchemy as sa
 from adbc_driver_postgresql import dbapi
 from sqlalchemy.dialects.postgresql import dialect
 
+from pipeline.adapters import ledger
 from pipeline.adapters.migrate import rows_table
 from pipeline.adapters.source import driver_errors
 from pipeline.adapters.tables import SCHEMA, pointer, publications, run_parts, runs
 from pipeline.errors import FatalError, SealError
-from pipeline.run import Run
+from pipeline.partition import Partition
+from pipeline.run import BATCH_ROWS, Run
 
 _quote = dialect().identifier_preparer.quote_identifier  # type: ignore[no-untyped-call]
 
@@ -25,6 +29,8 @@ _PART = (
     f"insert into {SCHEMA}.run_parts (run_no, part, rows, sha256, score_sources, rows_withheld, warnings) "
     "values ($1, $2, $3, $4, $5::jsonb, $6, $7::jsonb)"
 )
+
+_QUARANTINE_NAMES = {"column": "column_name"}
 
 FlipResult = Literal["published", "superseded"]
 
@@ -89,8 +95,58 @@ class PartLoad:
         self._connection.close()
 
 
-def sql_counts(connection: sa.Connection, run: Run) -> dict[str, int]:
-    """The rows that the warehouse holds for a run, by score_source."""
+def load_quarantine(url: str, run: Run, file: Path) -> None:
+    """Replace the run's quarantine by a verdicts file, in one transaction."""
+    plain = re.sub(r"^postgresql\+\w+:", "postgresql:", url)
+    parquet = pq.ParquetFile(file)
+    names = [_QUARANTINE_NAMES.get(name, name) for name in parquet.schema_arrow.names]
+    schema = pa.schema(
+        [("run_no", pa.int64()), *zip(names, parquet.schema_arrow.types, strict=True)]
+    )
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in parquet.iter_batches(BATCH_ROWS):
+            numbers = pa.repeat(pa.scalar(run.run_no), batch.num_rows)
+            yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
+
+    with driver_errors(), dbapi.connect(plain) as connection, connection.cursor() as cursor:
+        cursor.execute(f"delete from {SCHEMA}.quarantine where run_no = $1", (run.run_no,))
+        if parquet.metadata.num_rows:
+            reader = pa.RecordBatchReader.from_batches(schema, batches())
+            cursor.adbc_ingest("quarantine", reader, mode="append", db_schema_name=SCHEMA)
+        connection.commit()
+
+
+def check_sql_counts(connection: sa.Connection, run: Run, expected: Mapping[str, int]) -> None:
+    """Raise SealError unless the warehouse holds exactly these rows for a run, by score_source."""
+    got = _sql_counts(connection, run)
+    if got != dict(expected):
+        raise SealError(
+            f"the warehouse must hold {dict(expected)} rows of run {run.run_id}; got {got}. Nothing was published"
+        )
+
+
+def lock_visible(connection: sa.Connection, job: str, partition: Partition) -> ledger.Record | None:
+    """The run that readers see, under the day's lock: nobody else replaces its Parquet file meanwhile."""
+    name = f"nightshift parquet {job} {partition}"
+    connection.execute(
+        sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
+    )
+    return ledger.visible_run(connection, job, partition)
+
+
+def parquet_shown(
+    connection: sa.Connection, job: str, partition: Partition, run_no: int
+) -> None:
+    """Record whose rows the day's Parquet file holds."""
+    connection.execute(
+        sa.update(pointer)
+        .where(pointer.c.job == job, pointer.c.day == partition.day)
+        .values(parquet_run_no=run_no)
+    )
+
+
+def _sql_counts(connection: sa.Connection, run: Run) -> dict[str, int]:
     statement = sa.text(
         f"select score_source, count(*) from {SCHEMA}.{_quote(rows_table(run.job))} "
         "where day = :day and run_no = :run_no group by score_source"

@@ -43,9 +43,7 @@ def arrow_schema(columns: Mapping[str, ColumnType]) -> pa.Schema:
     return pa.schema([(name, ARROW_TYPES[kind.rstrip("?")]) for name, kind in columns.items()])
 
 
-def check_schema(
-    got: pa.Schema, columns: Mapping[str, ColumnType], *, typed: bool
-) -> tuple[str, ...]:
+def check_schema(got: pa.Schema, columns: Mapping[str, ColumnType], *, typed: bool) -> tuple[str, ...]:
     """The names of extra columns; raises ChangedColumn naming every missing or retyped column.
 
     `typed` is false for a database such as SQLite, which sends dates and instants as text.
@@ -58,7 +56,8 @@ def check_schema(
             problems.append(f"column {name!r} must be {kind}; got {_shown(got.field(name))}")
     if problems:
         raise ChangedColumn(
-            "the extract must give the declared columns: " + "; ".join(problems)
+            "the extract must give the declared columns: "
+            + "; ".join(problems)
             + ". Cast in extract.sql, or change extract.columns and train a new version."
         )
     return tuple(name for name in got.names if name not in columns)

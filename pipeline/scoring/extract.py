@@ -59,8 +59,7 @@ def extract(reader: Reader, plan: ExtractPlan, folder: Path) -> Snapshot:
             "declare extract.empty_is_normal: true"
         )
     history = {
-        name: _write_history(reader, plan, name, declared, folder)
-        for name, declared in plan.history.items()
+        name: _write_history(reader, plan, name, declared, folder) for name, declared in plan.history.items()
     }
     parameters = _parameters(reader, plan)
     digests = {name: digest for name, (_, digest) in history.items()}
@@ -71,8 +70,7 @@ def extract(reader: Reader, plan: ExtractPlan, folder: Path) -> Snapshot:
         fingerprint=combined(written.fingerprint, digests, parameters),
         history={name: file for name, (file, _) in history.items()},
         parameters=parameters,
-        warnings=tuple(f"extra column {name!r} is not declared and was left out"
-                       for name in written.extra),
+        warnings=tuple(f"extra column {name!r} is not declared and was left out" for name in written.extra),
         proved=reader.consistent,
     )
 
@@ -85,9 +83,7 @@ class _Written:
     extra: tuple[str, ...]
 
 
-def _write_rows(
-    batches: Iterable[pa.RecordBatch], declared: Extract, path: Path, *, typed: bool
-) -> _Written:
+def _write_rows(batches: Iterable[pa.RecordBatch], declared: Extract, path: Path, *, typed: bool) -> _Written:
     schema = arrow_schema(declared.columns)
     fingerprint = Fingerprint(schema)
     extra: tuple[str, ...] | None = None
@@ -120,9 +116,7 @@ def _write_history(
     reader: Reader, plan: ExtractPlan, name: str, declared: HistoryQuery, folder: Path
 ) -> tuple[Path, str]:
     query = Query(f"history.{name}.sql", declared.sql)
-    table = pa.Table.from_batches(
-        list(reader.batches(compose(query, plan.sources, reader.dialect)))
-    )
+    table = pa.Table.from_batches(list(reader.batches(compose(query, plan.sources, reader.dialect))))
     missing = [column for column in declared.key if column not in table.column_names]
     if missing:
         raise ExtractError(f"history {name!r} must give its key columns; got none named {missing}")

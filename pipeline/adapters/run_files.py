@@ -1,0 +1,159 @@
+"""A run's files between its stages: snapshot, verdicts, prediction parts; each sealed by its manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+from upath import UPath
+
+from pipeline.adapters.store import Store, sha256_of
+from pipeline.run import BATCH_ROWS, WITHHELD, RuleResult, Run, Snapshot, Verdicts
+
+_RESULTS = TypeAdapter(tuple[RuleResult, ...])
+
+
+def seal_snapshot(store: Store, run: Run, snapshot: Snapshot, folder: Path) -> UPath:
+    """Put a snapshot written in `folder` into the run's folder; its manifest comes last."""
+    if snapshot.parameters:
+        table = pa.table({name: pa.array([value]) for name, value in snapshot.parameters.items()})
+        pq.write_table(table, folder / "parameters.parquet")
+    manifest = {
+        "rows": snapshot.rows,
+        "bytes": snapshot.bytes,
+        "fingerprint": snapshot.fingerprint,
+        "history": sorted(snapshot.history),
+        "has_parameters": bool(snapshot.parameters),
+        "warnings": snapshot.warnings,
+        "proved": snapshot.proved,
+    }
+    target = store.run_folder(run)
+    store.seal_folder(folder, target)
+    return _seal_manifest(store, target / "snapshot.json", manifest)
+
+
+def load_snapshot(store: Store, run: Run, cache: Path) -> Snapshot | None:
+    """The run's sealed snapshot with local paths (`cache` takes copies of remote files); None if unsealed."""
+    source = store.run_folder(run)
+    manifest = _manifest(source / "snapshot.json")
+    if manifest is None:
+        return None
+    parameters: dict[str, Any] = {}
+    if manifest["has_parameters"]:
+        parameters = pq.read_table(store.fetch(source / "parameters.parquet", cache)).to_pylist()[0]
+    return Snapshot(
+        path=store.fetch(source / "snapshot.parquet", cache),
+        rows=manifest["rows"],
+        bytes=manifest["bytes"],
+        fingerprint=manifest["fingerprint"],
+        history={
+            name: store.fetch(source / f"{name}.parquet", cache / Path(name).parent)
+            for name in manifest["history"]
+        },
+        parameters=parameters,
+        warnings=tuple(manifest["warnings"]),
+        proved=manifest["proved"],
+    )
+
+
+def seal_verdicts(store: Store, run: Run, verdicts: Verdicts) -> None:
+    """Put the verdicts' file into the run's folder; its manifest comes last."""
+    target = store.run_folder(run)
+    store.seal(verdicts.path, target / "verdicts.parquet")
+    counts = {name: getattr(verdicts, name) for name in ("rows", "good", "quarantined", "withheld")}
+    results = _RESULTS.dump_python(verdicts.results, mode="json")
+    _seal_manifest(store, target / "verdicts.json", {**counts, "results": results})
+
+
+def load_verdicts(store: Store, run: Run, cache: Path) -> Verdicts:
+    """The run's verdicts with a local path; they must have been sealed."""
+    source = store.run_folder(run)
+    manifest = json.loads((source / "verdicts.json").read_text())
+    results = _RESULTS.validate_python(manifest.pop("results"))
+    return Verdicts(path=store.fetch(source / "verdicts.parquet", cache), results=results, **manifest)
+
+
+def results_json(results: Sequence[RuleResult]) -> list[dict[str, Any]]:
+    """Rule results as the runs table keeps them."""
+    return [asdict(result) for result in results]
+
+
+def part_file(store: Store, run: Run, part: int) -> UPath:
+    """The predictions of one part."""
+    return store.run_folder(run) / f"part-{part:05d}.parquet"
+
+
+def unanswered_file(store: Store, run: Run, part: int) -> UPath:
+    """The snapshot rows of one part that no step of a chain answered."""
+    return store.run_folder(run) / f"unanswered-{part:05d}.parquet"
+
+
+def predictions_file(store: Store, run: Run) -> UPath:
+    """The run's whole predictions, written once."""
+    return store.run_folder(run) / "predictions.parquet"
+
+
+def _seal_manifest(store: Store, target: UPath, manifest: dict[str, Any]) -> UPath:
+    with store.workspace() as folder:
+        local = folder / target.name
+        local.write_text(json.dumps(manifest, indent=1))
+        store.seal(local, target)
+    return target
+
+
+def _manifest(file: UPath) -> dict[str, Any] | None:
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return None
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
+
+
+@dataclass(frozen=True)
+class ProofFiles:
+    """Local files that the proof of conservation reads."""
+
+    snapshot: Path
+    withheld: Path
+    parts: list[Path]
+
+
+def fetch_for_proof(store: Store, run: Run, parts: Sequence[int], folder: Path) -> ProofFiles:
+    """The snapshot, the prediction parts, and one file with every withheld row's position."""
+    source = store.run_folder(run)
+    verdicts = pq.read_table(store.fetch(source / "verdicts.parquet", folder), columns=["row", "verdict"])
+    withheld = [verdicts.filter(pc.field("verdict") == WITHHELD).select(["row"])]
+    withheld += [
+        pq.read_table(store.fetch(unanswered_file(store, run, part), folder)) for part in parts
+    ]
+    path = folder / "withheld.parquet"
+    pq.write_table(pa.concat_tables(withheld), path)
+    return ProofFiles(
+        snapshot=store.fetch(source / "snapshot.parquet", folder),
+        withheld=path,
+        parts=[store.fetch(part_file(store, run, part), folder) for part in parts],
+    )
+
+
+def seal_predictions(store: Store, run: Run, parts: Sequence[Path], folder: Path) -> str:
+    """Write the run's whole predictions once, in the order of the parts; their sha256."""
+    local = folder / "predictions.parquet"
+    if len(parts) == 1:
+        shutil.copyfile(parts[0], local)
+    else:
+        with pq.ParquetWriter(local, pq.read_schema(parts[0]), compression="zstd") as writer:
+            for part in parts:
+                for batch in pq.ParquetFile(part).iter_batches(BATCH_ROWS):
+                    writer.write_batch(batch)
+    sha256 = sha256_of(local)
+    store.seal(local, predictions_file(store, run))
+    return sha256
