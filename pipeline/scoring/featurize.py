@@ -16,7 +16,7 @@ from pandas.api.types import is_object_dtype
 from pipeline.errors import FeatureError
 from pipeline.job import ColumnType
 from pipeline.scoring.feature_code import FeatureCode, FeatureType
-from pipeline.scoring.frames import rows_frame
+from pipeline.frames import rows_frame
 
 Rows: TypeAlias = pa.RecordBatch | pa.Table
 

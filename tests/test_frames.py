@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import FeatureError
 from pipeline.job import ColumnType
 from pipeline.scoring.boundary import arrow_schema
-from pipeline.scoring.frames import history_frame, rows_frame
+from pipeline.frames import history_frame, rows_frame
 
 KINDS: Mapping[str, ColumnType] = {
     "name": "text",
