@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.job import OUTPUT_COLUMNS, Job
 from pipeline.partition import ARROW_TYPE, COLUMN
@@ -27,20 +28,15 @@ _TYPES: Mapping[str, pa.DataType] = {
     "run_id": pa.string(),
     "scored_at": pa.timestamp("us", tz="UTC"),
 }
-_LOW_CARDINALITY = ("decision", "score_source", "score_age_days", "arm", "model_version", "run_id", "scored_at")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was answered for n rows; a NaN score means that nobody answered.
-
-    `sources` holds ScoreSource names, `ages` days or -1 for fresh scores, `versions` model versions or -1.
-    """
-
-    scores: npt.NDArray[np.float64]
-    sources: npt.NDArray[np.object_]
-    ages: npt.NDArray[np.int32]
-    versions: npt.NDArray[np.int32]
+_LOW_CARDINALITY = (
+    "decision",
+    "score_source",
+    "score_age_days",
+    "arm",
+    "model_version",
+    "run_id",
+    "scored_at",
+)
 
 
 @dataclass(frozen=True)
@@ -78,66 +74,47 @@ def dictionary_columns(job: Job) -> list[str]:
 
 
 def assemble(
-    job: Job, run: Run, rows: pa.RecordBatch, numbers: npt.NDArray[np.int64], answer: Answer, at: datetime
+    job: Job,
+    run: Run,
+    rows: pa.RecordBatch,
+    numbers: npt.NDArray[np.int64],
+    answers: Mapping[str, pa.Array],
+    at: datetime,
 ) -> Prediction:
-    """The rows of `rows` (snapshot positions `numbers`) with their answers, in the same order."""
-    answered = ~np.isnan(answer.scores)
-    kept = rows if answered.all() else rows.filter(pa.array(answered))
+    """The rows of `rows` (snapshot positions `numbers`) with their answers, in the same order.
+
+    `answers` has score, score_source, score_age_days and model_version; a null score means that nobody
+    answered, and the row is left out.
+    """
+    answered = answers["score"].is_valid()
+    missing = numbers[~answered.to_numpy(zero_copy_only=False)]
+    if len(missing):
+        rows = rows.filter(answered)
+        answers = {name: column.filter(answered) for name, column in answers.items()}
+    count = rows.num_rows
     threshold = job.declaration.model.threshold
-    scores = answer.scores[answered]
-    count = len(scores)
     values: dict[str, pa.Array] = {
-        "score": pa.array(scores),
-        "decision": pa.nulls(count, pa.bool_()) if threshold is None else pa.array(scores >= threshold),
-        "score_source": pa.array(answer.sources[answered], pa.string()),
-        "score_age_days": _or_null(answer.ages[answered]),
+        **answers,
+        "decision": pa.nulls(count, pa.bool_())
+        if threshold is None
+        else pc.greater_equal(answers["score"], threshold),
         "arm": pa.nulls(count, pa.string()),
-        "model_version": _or_null(answer.versions[answered]),
         "run_id": pa.repeat(pa.scalar(run.run_id), count),
         "scored_at": pa.repeat(pa.scalar(at, _TYPES["scored_at"]), count),
         COLUMN: pa.repeat(pa.scalar(run.partition.day, ARROW_TYPE), count),
-        "run_no": pa.repeat(pa.scalar(run.run_no), count),
+        "run_no": pa.repeat(pa.scalar(run.run_no, pa.int64()), count),
     }
-    values |= {name: kept.column(name) for name in job.declaration.extract.key}
+    values |= {name: rows.column(name) for name in job.declaration.extract.key}
     return Prediction(
         parquet=_batch(parquet_schema(job), values),
         sql=_batch(sql_schema(job), values),
-        unanswered=numbers[~answered],
+        unanswered=missing,
     )
-
-
-def fresh(scores: npt.NDArray[np.float64], source: str, version: int) -> Answer:
-    """The answer of one model for all rows."""
-    count = len(scores)
-    return Answer(
-        scores=scores,
-        sources=np.full(count, source, dtype=object),
-        ages=np.full(count, -1, dtype=np.int32),
-        versions=np.full(count, version, dtype=np.int32),
-    )
-
-
-def merged(count: int, parts: Sequence[tuple[npt.NDArray[np.bool_], Answer]]) -> Answer:
-    """One answer for `count` rows out of answers for disjoint subsets of them."""
-    whole = Answer(
-        scores=np.full(count, np.nan),
-        sources=np.full(count, None, dtype=object),
-        ages=np.full(count, -1, dtype=np.int32),
-        versions=np.full(count, -1, dtype=np.int32),
-    )
-    for mask, answer in parts:
-        for name in ("scores", "sources", "ages", "versions"):
-            getattr(whole, name)[mask] = getattr(answer, name)
-    return whole
 
 
 def _key_fields(job: Job) -> list[pa.Field]:
     schema = arrow_schema(job.declaration.extract.columns)
     return [schema.field(name) for name in job.declaration.extract.key]
-
-
-def _or_null(values: npt.NDArray[np.int32]) -> pa.Array:
-    return pa.array(values, pa.int32(), mask=values < 0)
 
 
 def _batch(schema: pa.Schema, values: Mapping[str, pa.Array]) -> pa.RecordBatch:
