@@ -44,6 +44,11 @@ def history_frame(name: str, table: pa.Table, key: Sequence[str]) -> pd.DataFram
     return frame
 
 
+def key_index(table: pa.RecordBatch | pa.Table, key: Sequence[str]) -> pd.MultiIndex:
+    """The key of each row, one level a key column; `get_indexer` of another one's looks keys up."""
+    return pd.MultiIndex.from_frame(pd.DataFrame({column: _series(table.column(column)) for column in key}))
+
+
 def _series(column: pa.Array | pa.ChunkedArray, *, nullable: bool = False) -> pd.Series[Any]:
     # Not the safe cast: it refuses whole numbers above 2**53, and a rule must bear absurd ones.
     dtype = _cast_to(column.type, nullable=nullable or column.null_count > 0)
