@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from sqlalchemy.dialects.postgresql import dialect
 
 from pipeline.adapters import ledger
 from pipeline.adapters.migrate import rows_table
-from pipeline.adapters.source import driver_errors
+from pipeline.adapters.source import driver_errors, plain_url
 from pipeline.adapters.tables import SCHEMA, pointer, publications, run_parts, runs
 from pipeline.errors import FatalError, SealError
 from pipeline.partition import Partition
@@ -54,7 +53,7 @@ class PartLoad:
 
     def __init__(self, url: str, run: Run, part: int) -> None:
         self._run, self._part = run, part
-        self._connection = dbapi.connect(re.sub(r"^postgresql\+\w+:", "postgresql:", url))
+        self._connection = dbapi.connect(plain_url(url))
 
     def __enter__(self) -> PartLoad:
         with driver_errors(), self._connection.cursor() as cursor:
@@ -97,7 +96,6 @@ class PartLoad:
 
 def load_quarantine(url: str, run: Run, file: Path) -> None:
     """Replace the run's quarantine by a verdicts file, in one transaction."""
-    plain = re.sub(r"^postgresql\+\w+:", "postgresql:", url)
     parquet = pq.ParquetFile(file)
     names = [_QUARANTINE_NAMES.get(name, name) for name in parquet.schema_arrow.names]
     schema = pa.schema(
@@ -109,7 +107,7 @@ def load_quarantine(url: str, run: Run, file: Path) -> None:
             numbers = pa.repeat(pa.scalar(run.run_no), batch.num_rows)
             yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
 
-    with driver_errors(), dbapi.connect(plain) as connection, connection.cursor() as cursor:
+    with driver_errors(), dbapi.connect(plain_url(url)) as connection, connection.cursor() as cursor:
         cursor.execute(f"delete from {SCHEMA}.quarantine where run_no = $1", (run.run_no,))
         if parquet.metadata.num_rows:
             reader = pa.RecordBatchReader.from_batches(schema, batches())

@@ -59,10 +59,14 @@ def open_reader(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Read
             yield reader
 
 
+def plain_url(url: str) -> str:
+    """The URL as PostgreSQL's own library takes it, without SQLAlchemy's driver name."""
+    return re.sub(r"^postgresql\+\w+:", "postgresql:", url)
+
+
 @contextmanager
 def _postgres(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Reader]:
-    plain = re.sub(r"^postgresql\+\w+:", "postgresql:", url)
-    with dbapi.connect(plain) as connection:
+    with dbapi.connect(plain_url(url)) as connection:
         with connection.cursor() as cursor:
             for setting in _SESSION:
                 cursor.execute(setting)
