@@ -53,7 +53,7 @@ def champions(rows: list[Promotion]) -> list[int]:
 
 def champion(rows: list[Promotion], day: float) -> int | None:
     row = in_force(rows, START + timedelta(days=day))
-    return row and row.version
+    return None if row is None else row.version
 
 
 def test_the_row_in_force_is_the_last_one_that_took_effect() -> None:
@@ -97,7 +97,7 @@ def test_a_roll_back_returns_to_the_last_champion_that_was_not_undone(
 
 @pytest.mark.parametrize("moves", [(), (1,), (1, 1), (1, 2, "back")])
 def test_without_an_earlier_champion_a_roll_back_says_what_to_do(moves: tuple[int | str, ...]) -> None:
-    with pytest.raises(RegistryError, match="got none, as .*nightshift promote"):
+    with pytest.raises(RegistryError, match=r"got none, as .*nightshift promote"):
         rollback_version(history(*moves), END)
 
 
