@@ -36,13 +36,13 @@ class Partition:
 
     @classmethod
     def parse(cls, text: str) -> Partition:
-        """Read `YYYY-MM-DD`; raises UsageError on anything else."""
+        """Read `YYYY-MM-DD`, years 1900 to 2999; raises UsageError on anything else."""
         try:
             parsed = date.fromisoformat(text)
         except ValueError:
             parsed = None
-        if parsed is None or parsed.isoformat() != text:
-            raise UsageError(f"a day must be written YYYY-MM-DD; got {text!r}") from None
+        if parsed is None or parsed.isoformat() != text or not 1900 <= parsed.year <= 2999:
+            raise UsageError(f"a day must be written YYYY-MM-DD, 1900 to 2999; got {text[:40]!r}") from None
         return cls(parsed)
 
     def next(self) -> Partition:
@@ -58,7 +58,11 @@ class Partition:
         return (self.day - other.day).days
 
     def instants(self, timezone: ZoneInfo, cutoff: time) -> Instants:
-        """The UTC instants that queries bind; a day may have 23 or 25 hours."""
+        """The UTC instants that queries bind; a day may have 23 or 25 hours.
+
+        A clock time that comes twice means its first instant; one that the clocks skip counts by the
+        offset before the change.
+        """
         return Instants(
             day=self.day,
             day_start=_instant(self.day, time(0), timezone),
@@ -97,7 +101,4 @@ def between(first: Partition, last: Partition) -> Iterator[Partition]:
     """All partitions from `first` to `last`, both included; raises UsageError when they are swapped."""
     if last < first:
         raise UsageError(f"the range must not end before it starts; got {first} to {last}")
-    current = first
-    while current <= last:
-        yield current
-        current = current.next()
+    return (Partition(first.day + timedelta(days=n)) for n in range(last.minus(first) + 1))
