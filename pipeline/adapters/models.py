@@ -35,12 +35,6 @@ def sklearn_version() -> str:
     return str(sklearn.__version__)
 
 
-def sha256_of(path: Path) -> str:
-    """The file's sha256 in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save(estimator: BaseEstimator, folder: Path, name: str) -> tuple[Path, str]:
     """Write `<folder>/<name>.skops`; gives its path and sha256.
 

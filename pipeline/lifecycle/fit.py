@@ -1,0 +1,205 @@
+"""The training core: replayed nights become a candidate; equal nights and seed give equal predictions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from pipeline.errors import FatalError
+from pipeline.frames import key_index
+from pipeline.job import Train
+from pipeline.partition import COLUMN
+from pipeline.scoring.feature_code import FeatureCode
+from pipeline.scoring.score import one_thread, predict
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
+Output: TypeAlias = Literal["probability", "value"]
+Metrics: TypeAlias = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """n labelled rows of replayed nights.
+
+    features (n, n_features); label (n,), true or false for probabilities, numbers for values; day
+    datetime64[D] (n,); key uint64 (n,), see `key_hashes`: it fixes the order of rows.
+    """
+
+    features: pd.DataFrame
+    label: npt.NDArray[Any]
+    day: npt.NDArray[np.datetime64]
+    key: npt.NDArray[np.uint64]
+
+    def ordered(self) -> TrainingRows:
+        """The same rows by day and key: in which order they were read must not matter."""
+        return self.take(np.lexsort((self.key, self.day)))
+
+    def take(self, chosen: npt.NDArray[Any]) -> TrainingRows:
+        """The rows at these positions, or of this mask."""
+        chosen_features = self.features.iloc[chosen].reset_index(drop=True)
+        return TrainingRows(chosen_features, self.label[chosen], self.day[chosen], self.key[chosen])
+
+    def nights(self) -> list[date]:
+        """The days that have rows, sorted."""
+        days: list[date] = np.unique(self.day.astype("datetime64[D]")).tolist()
+        return days
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """How model and baseline did on the last nights, fitted on the nights before.
+
+    Of probabilities: auc, log_loss, brier. Of values: mae, rmse, bias (mean of prediction - label).
+    `mean_label` is the base rate of probabilities.
+    """
+
+    first: date
+    last: date
+    nights: int
+    rows: int
+    mean_label: float
+    model: Metrics
+    baseline: Metrics
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Model and baseline, both fitted on all nights, the hold-out's included, and not registered yet."""
+
+    code: FeatureCode
+    output: Output
+    model: BaseEstimator
+    baseline: BaseEstimator
+    rows: int
+    nights: int
+    first: date
+    last: date
+    seed: int
+    holdout: Holdout
+
+
+def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> Candidate:
+    """Measure on the last `train.holdout_nights` nights, then fit on all of them.
+
+    Raises FatalError when there are too few nights, a class is missing, a label is none, or a fit fails;
+    ModelError when a fitted model gives no usable score.
+    """
+    rows = _labelled(rows, output).ordered()
+    nights = rows.nights()
+    with one_thread():
+        holdout = _measured(code, rows, train, output)
+        return Candidate(
+            code=code,
+            output=output,
+            model=_fitted(code, "make_model", rows, train.seed),
+            baseline=_fitted(code, "make_baseline", rows, train.seed),
+            rows=len(rows.label),
+            nights=len(nights),
+            first=nights[0],
+            last=nights[-1],
+            seed=train.seed,
+            holdout=holdout,
+        )
+
+
+def key_hashes(table: pa.RecordBatch | pa.Table, key: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """A hash of each row's key and day, uint64 (n,): the same in any chunk, order, process and year."""
+    columns = list(dict.fromkeys([COLUMN, *key]))
+    hashed = pd.util.hash_pandas_object(key_index(table, columns), index=False)
+    return np.asarray(hashed, dtype=np.uint64)
+
+
+def sample_by_key(table: pa.Table, key: Sequence[str], rows_per_day: int) -> pa.Table:
+    """At most that many rows of each day, those with the lowest key hashes, in their former order.
+
+    So a row is chosen whatever the order, and a sample of samples of a day's parts is a sample of the day.
+    """
+    hashes = pd.Series(key_hashes(table, key))
+    rank = hashes.groupby(table.column(COLUMN).to_numpy()).rank(method="first")
+    return table.filter(pa.array(rank.to_numpy() <= rows_per_day))
+
+
+def _labelled(rows: TrainingRows, output: Output) -> TrainingRows:
+    if output == "value":
+        label = rows.label.astype(np.float64)
+        usable = np.isfinite(label)
+    else:
+        usable = np.isin(rows.label, [0, 1])
+        label = rows.label
+    if not usable.all():
+        wanted = "a finite number" if output == "value" else "true or false"
+        raise FatalError(f"labels must be {wanted}; got {(~usable).sum()} others of {len(label)} rows")
+    label = label if output == "value" else label.astype(bool)
+    return TrainingRows(rows.features, label, rows.day, rows.key)
+
+
+def _measured(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> Holdout:
+    nights = rows.nights()
+    if len(nights) <= train.holdout_nights:
+        raise FatalError(
+            f"training needs more nights with labels than its hold-out of {train.holdout_nights}; got "
+            f"{len(nights)} nights with {len(rows.label)} rows. Train on more nights, or lower "
+            "train.holdout_nights"
+        )
+    held = rows.day >= np.datetime64(nights[-train.holdout_nights])
+    earlier, later = rows.take(~held), rows.take(held)
+    if output == "probability":
+        _refuse_one_class(earlier, "the nights before the hold-out")
+        _refuse_one_class(later, "the hold-out's nights")
+    return Holdout(
+        first=later.nights()[0],
+        last=nights[-1],
+        nights=train.holdout_nights,
+        rows=len(later.label),
+        mean_label=float(later.label.mean()),
+        model=_metrics(_fitted(code, "make_model", earlier, train.seed), later, output),
+        baseline=_metrics(_fitted(code, "make_baseline", earlier, train.seed), later, output),
+    )
+
+
+def _refuse_one_class(rows: TrainingRows, which: str) -> None:
+    late = int(rows.label.sum())
+    if late in (0, len(rows.label)):
+        raise FatalError(
+            f"labels of {which} must be of both classes; got {late} true of {len(rows.label)} rows from "
+            f"{rows.nights()[0]} to {rows.nights()[-1]}. Train on other or more nights"
+        )
+
+
+def _fitted(code: FeatureCode, maker: str, rows: TrainingRows, seed: int) -> BaseEstimator:
+    estimator = getattr(code.module, maker)()
+    seeds = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
+    try:
+        return estimator.set_params(**dict.fromkeys(seeds, seed)).fit(rows.features, rows.label)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job's model cannot be fitted
+        # Quoted parts are values of rows.
+        told = re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).partition("\n")[0]
+        message = f"{maker}() of {code.job} must fit its features; got {type(error).__name__}: {told}"
+    raise FatalError(message)
+
+
+def _metrics(estimator: BaseEstimator, rows: TrainingRows, output: Output) -> Metrics:
+    from sklearn import metrics
+
+    scores = predict(estimator, rows.features, output)
+    if output == "probability":
+        return {
+            "auc": float(metrics.roc_auc_score(rows.label, scores)),
+            "log_loss": float(metrics.log_loss(rows.label, scores)),
+            "brier": float(metrics.brier_score_loss(rows.label, scores)),
+        }
+    return {
+        "mae": float(metrics.mean_absolute_error(rows.label, scores)),
+        "rmse": float(metrics.root_mean_squared_error(rows.label, scores)),
+        "bias": float((scores - rows.label).mean()),
+    }
