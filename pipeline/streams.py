@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -33,54 +33,42 @@ def rebatch(batches: Iterable[pa.RecordBatch], rows: int = BATCH_ROWS) -> Iterat
 
 
 def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
-    """Draw `items` in a thread, at most `depth` ahead; an error there is raised here."""
-    waiting: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
-    closed = threading.Event()
-
-    def put(entry: tuple[T | None, BaseException | None, bool]) -> bool:
-        while not closed.is_set():
-            try:
-                waiting.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def draw() -> None:
+    """Draw `items` in a thread of their own, at most `depth` ahead; an error there is raised here."""
+    iterator = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        drawn = deque(pool.submit(next, iterator, end) for _ in range(depth))
         try:
-            for item in items:
-                if not put((item, None, False)):
-                    return
-            put((None, None, True))
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-            put((None, error, True))
-
-    thread = threading.Thread(target=draw, name="ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error, end = waiting.get()
-            if error is not None:
-                raise error
-            if end:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        closed.set()
-        thread.join()
+            while (item := drawn.popleft().result()) is not end:
+                drawn.append(pool.submit(next, iterator, end))
+                yield item  # type: ignore[misc]  # the end is no item
+        finally:
+            _cancel(drawn)
+            pool.submit(_close, iterator).result()
 
 
 def mapped(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """`function` over `items` in `workers` threads, results in order, at most twice as many under way."""
-    under_way: list[Future[R]] = []
+    iterator = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="mapped") as pool:
+        under_way: deque[Future[R]] = deque()
         try:
-            for item in items:
-                under_way.append(pool.submit(function, item))
-                if len(under_way) >= 2 * workers:
-                    yield under_way.pop(0).result()
+            under_way.extend(pool.submit(function, item) for item in islice(iterator, 2 * workers))
             while under_way:
-                yield under_way.pop(0).result()
+                result = under_way.popleft().result()
+                under_way.extend(pool.submit(function, item) for item in islice(iterator, 1))
+                yield result
         finally:
-            for future in under_way:
-                future.cancel()
+            _cancel(under_way)
+            _close(iterator)
+
+
+def _cancel(futures: Iterable[Future[Any]]) -> None:
+    for future in futures:
+        future.cancel()
+
+
+def _close(iterator: Iterator[object]) -> None:
+    """Let a generator end what it opened now, and not when it is collected."""
+    if isinstance(iterator, Generator):
+        iterator.close()

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
@@ -13,6 +13,7 @@ from pipeline.partition import BIND_NAMES, Partition, between
 NEW_YORK = ZoneInfo("America/New_York")
 ZONES = ["America/New_York", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "UTC"]
 
+unhurried = settings(deadline=None)  # the machine may be busy
 days = st.dates(date(1901, 1, 1), date(2998, 12, 31))
 recent_days = st.dates(date(1990, 1, 1), date(2035, 12, 31))
 zones = st.sampled_from(ZONES).map(ZoneInfo)
@@ -31,6 +32,7 @@ def cutoff(day: str, clock: str, zone: ZoneInfo = NEW_YORK) -> datetime:
     return Partition.parse(day).instants(zone, time.fromisoformat(clock)).cutoff
 
 
+@unhurried
 @given(days)
 def test_next_and_previous_undo_each_other(day: date) -> None:
     partition = Partition(day)
@@ -38,11 +40,13 @@ def test_next_and_previous_undo_each_other(day: date) -> None:
     assert partition.next().minus(partition) == 1
 
 
+@unhurried
 @given(days)
 def test_a_key_reads_back_as_its_partition(day: date) -> None:
     assert Partition.parse(Partition(day).key) == Partition(day)
 
 
+@unhurried
 @given(days, days)
 def test_keys_sort_as_time_does(one: date, other: date) -> None:
     a, b = Partition(one), Partition(other)
@@ -50,6 +54,7 @@ def test_keys_sort_as_time_does(one: date, other: date) -> None:
     assert a.minus(b) == -b.minus(a) == (one - other).days
 
 
+@unhurried
 @given(recent_days, zones)
 def test_days_follow_each_other_without_a_gap_or_an_overlap(day: date, zone: ZoneInfo) -> None:
     today, tomorrow = Partition(day), Partition(day).next()
@@ -58,6 +63,7 @@ def test_days_follow_each_other_without_a_gap_or_an_overlap(day: date, zone: Zon
     assert end >= today.instants(zone, time(3)).day_start
 
 
+@unhurried
 @given(recent_days, zones, st.times())
 def test_instants_are_in_utc_whatever_the_zone(day: date, zone: ZoneInfo, clock: time) -> None:
     instants = Partition(day).instants(zone, clock.replace(second=0, microsecond=0))
