@@ -15,7 +15,6 @@ from typing import Any
 from pipeline.errors import nearest
 
 NOT_ON_A_SNAPSHOT = {
-    "expect_column_kl_divergence_to_be_less_than": "its bins need a query that DuckDB does not know",
     "expect_column_values_to_match_strftime_format": "declare the column as date or timestamp instead",
     "expect_query_results_to_match_comparison": "there is no second source",
     "expect_table_row_count_to_equal_other_table": "there is no second table; use a parameter",
