@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from pipeline.errors import DeclarationError, Fault, nearest
@@ -132,14 +133,23 @@ def _read(document: _Document) -> Any:
     except (OSError, ValueError) as error:
         document.faults.append(Fault(document.file, 1, f"must be readable JSON in UTF-8; got {error}"))
     else:
-        # JSON is YAML but for tabs, which in JSON stand only between tokens; ruamel knows the lines
-        _locate(YAML(typ="safe", pure=True).compose(text.replace("\t", " ")), (), document)
+        _locate_keys(text, document)
         return data
     return None
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
+
+
+def _locate_keys(text: str, document: _Document) -> None:
+    """Find the lines with a YAML parser: JSON is YAML, but for signs that YAML does not print."""
+    printable = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
+    try:
+        _locate(YAML(typ="safe", pure=True).compose(printable), (), document)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        document.faults.append(Fault(document.file, line, f"must be JSON that is YAML; got {error.problem}"))
 
 
 def _locate(node: Node, place: _Place, document: _Document) -> None:
@@ -180,13 +190,13 @@ def _check_rules(document: _Document, rules: Any, columns: Collection[str] | Non
             _check_rule(document, (*place, index), rule, columns)
         else:
             document.fault((*place, index), f"a rule must be an object; got {shown(rule)}")
-    guards = {
+    guards = [
         rule.get("type")
         for rule in rules
         if isinstance(rule, dict) and rule.get("severity", "critical") == "critical"
-    }
+    ]
     for what, types in _NEEDED.items():
-        if not guards.intersection(types):
+        if not any(kind in types for kind in guards):
             message = f"a suite must have a critical {what} rule; got none. Add {' or '.join(types)}"
             document.fault(place, message)
 

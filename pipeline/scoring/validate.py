@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ MOST_RULES = 10
 _Counted = tuple[Reason, int]
 
 
+@cache
 def warm_up() -> None:
     """Import Great Expectations, seconds of work that may overlap the extract in a thread."""
     with warnings.catch_warnings():
@@ -66,7 +68,7 @@ def validate(
     warm_up()
     parameters = _parameters(suite, snapshot.parameters, binds)
     with staged(snapshot.path, extract, target.parent, memory_mb=memory_mb, threads=threads) as stage:
-        answers = _ask(stage, suite, parameters)
+        answers = _ask(stage, suite, parameters, rows=snapshot.rows)
         _refuse(answers, parameters, extract)
         own = _engine_failures(stage, extract, partition, snapshot.rows)
         reasons = [*own, *_suite_failures(answers)]
@@ -100,19 +102,16 @@ def _naive(value: Parameter) -> Parameter:
     return value
 
 
-def _ask(stage: Staged, suite: Suite, parameters: Mapping[str, Parameter]) -> list[Answer]:
+def _ask(stage: Staged, suite: Suite, parameters: Mapping[str, Parameter], *, rows: int) -> list[Answer]:
     from pipeline.scoring.duckdb_engine import SnapshotEngine, ask
 
+    # Where an empty partition is normal, no column has anything to judge
+    rules = [rule for rule in suite.rules if rows or not rule.columns]
     engine = SnapshotEngine(stage.connection.cursor(), TABLE)
     try:
-        answers = ask(engine, suite.rules, parameters)
+        return ask(engine, rules, parameters)
     finally:
         engine.close()
-    if len(answers) != suite.expectations:
-        raise ValidationError(
-            f"every rule of the suite must be answered; got {len(answers)} of {suite.expectations}"
-        )
-    return answers
 
 
 def _refuse(answers: Sequence[Answer], parameters: Mapping[str, Parameter], extract: Extract) -> None:
@@ -121,11 +120,11 @@ def _refuse(answers: Sequence[Answer], parameters: Mapping[str, Parameter], extr
     failed = [answer for answer in answers if not answer.success and answer.rule.severity == "critical"]
     fatal = [answer for answer in failed if answer.failing is None]
     if broken or fatal:
-        named = list(dict.fromkeys(id(answer) for answer in (*broken, *fatal, *failed)))
-        by_id = {id(answer): answer for answer in answers}
+        rows = [answer for answer in failed if answer.failing is not None]
+        named = [*broken, *(answer for answer in fatal if answer.error is None), *rows]
         raise ValidationError(
             "the snapshot must meet every critical rule; got: "
-            + _listed([_sentence(by_id[key], parameters, extract) for key in named])
+            + _listed([_sentence(answer, parameters, extract) for answer in named])
             + ". Repair the source, or change the suite"
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import sqlalchemy as sa
 
+from pipeline.errors import ValidationError
 from pipeline.job import Extract
 from pipeline.run import QUARANTINED, WITHHELD
 from pipeline.scoring.rules import ROW, ROWS, TABLE, Reason, judged_columns, raw, raw_columns
@@ -47,7 +48,10 @@ class Written:
 def staged(
     snapshot: Path, extract: Extract, beside: Path, *, memory_mb: int, threads: int
 ) -> Iterator[Staged]:
-    """Stage a snapshot; the database spills into a folder beside the verdicts, gone afterwards."""
+    """Stage a snapshot; the database spills into a folder beside the verdicts, gone afterwards.
+
+    Raises ValidationError when the work needs more memory than it may use.
+    """
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=beside) as folder:
         settings: dict[str, Any] = {
             "memory_limit": f"{memory_mb}MB",
@@ -62,7 +66,13 @@ def staged(
             judged, unjudged = judged_columns(extract.columns), raw_columns(extract.columns)
             rows.project(judged).create_view(TABLE)
             rows.project(f"{ROW.name}, {judged}, {unjudged}").create_view(ROWS)
-            yield Staged(connection, Path(folder))
+            try:
+                yield Staged(connection, Path(folder))
+            except duckdb.OutOfMemoryException as error:
+                raise ValidationError(
+                    f"the snapshot must be judged in {memory_mb} MB; got out of memory. "
+                    "Raise resources.memory_mb"
+                ) from error
 
 
 def count_failing(staged: Staged, reasons: Sequence[Reason]) -> tuple[int, list[int]]:
@@ -103,6 +113,7 @@ def _lines(extract: Extract, reasons: Sequence[Reason]) -> sa.Select[Any]:
         )
         .select_from(_unnested(extract, reasons))
         .where(number.is_not(None))
+        .order_by(ROW, number)
     )
 
 
