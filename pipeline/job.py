@@ -5,12 +5,14 @@ Strict and frozen; unknown keys are refused. `pipeline.declaration` reads the YA
 
 from __future__ import annotations
 
-from datetime import date, time
-from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo, available_timezones
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from pipeline import agreement
+from pipeline.fields import Clock, Distinct, Key, Name, Score, Table, Text, Zone, refuse
 from pipeline.partition import COLUMN, Instants, Partition
 
 ColumnType = Literal[
@@ -31,31 +33,8 @@ OUTPUT_COLUMNS = (
 )  # fmt: skip
 """What every job publishes beside its key columns."""
 
-
-def _identifier(name: str) -> str:
-    if not name.isidentifier() or not name.islower() or not name.isascii() or len(name) > 40:
-        raise ValueError("must be a lower-case name of letters, digits and _, at most 40 long")
-    return name
-
-
-def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError("must be an IANA time zone such as America/New_York")
-    return name
-
-
-def _clock(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return time.fromisoformat(value)
-        except ValueError as error:
-            raise ValueError('must be a clock time such as "03:00"') from error
-    return value
-
-
-Name = Annotated[str, AfterValidator(_identifier)]
-Text = Annotated[str, Field(min_length=1)]
-Score = Annotated[float, Field(allow_inf_nan=False)]
+# An absent key is judged all the same: other keys may need it.
+_JUDGED = Field(default=None, validate_default=True)
 
 
 class _Part(BaseModel):
@@ -67,23 +46,25 @@ class Owners(_Part):
 
     team: Text
     on_call: Text
-    approvers: Annotated[tuple[Text, ...], Field(min_length=1)]
+    approvers: Annotated[tuple[Text, ...], Field(min_length=1), Distinct]
 
 
 class Schedule(_Part):
     """Which partitions exist and what instant each one may know up to."""
 
     grain: Literal["day"]
-    timezone: Annotated[str, AfterValidator(_zone)]
-    cutoff: Annotated[time, BeforeValidator(_clock)]
+    timezone: Zone
+    cutoff: Clock
     start: date
     end: date | None = None
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.end is not None and self.end < self.start:
-            raise ValueError(f"end must not lie before start; got {self.start} to {self.end}")
-        return self
+    @field_validator("end")
+    @classmethod
+    def _after_start(cls, end: date | None, info: ValidationInfo) -> date | None:
+        start = info.data.get("start")
+        if end is not None and start is not None and end < start:
+            raise ValueError(f"must not lie before start; got {start} to {end}")
+        return end
 
 
 class Resources(_Part):
@@ -96,7 +77,7 @@ class Resources(_Part):
 class Source(_Part):
     """One table that queries may name by its alias, and when each of its rows was known."""
 
-    table: Text
+    table: Table
     known_at: Text | None = None
     overwritten: bool = False
 
@@ -113,41 +94,29 @@ class Source(_Part):
 class Extract(_Part):
     """The partition's rows: one per key."""
 
-    key: Annotated[tuple[Name, ...], Field(min_length=1)]
+    key: Key
     columns: Annotated[dict[Name, ColumnType], Field(min_length=1)]
-    pii: tuple[Name, ...] = ()
+    pii: Annotated[tuple[Name, ...], Distinct] = ()
     empty_is_normal: bool = False
     sql: Text
 
-    @model_validator(mode="after")
-    def _names_agree(self) -> Self:
-        problems = [
-            f"{what} column {name!r} must be among columns"
-            for what, names in (("key", self.key), ("pii", self.pii), ("partition", (COLUMN,)))
-            for name in names
-            if name not in self.columns
-        ]
-        problems += [
-            f"key column {name!r} must not be nullable or a float; got {self.columns[name]}"
-            for name in self.key
-            if self.columns.get(name, "text").endswith("?") or self.columns.get(name) == "float"
-        ]
-        problems += [
-            f"key column {name!r} has the name of an output column"
-            for name in self.key
-            if name in OUTPUT_COLUMNS
-        ]
-        if self.columns.get(COLUMN, "date") != "date":
-            problems.append(f"column {COLUMN!r} must have type date; got {self.columns[COLUMN]}")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    @field_validator("columns")
+    @classmethod
+    def _hold_key_and_partition(cls, columns: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        refuse(agreement.column_faults(info.data.get("key", ()), columns, OUTPUT_COLUMNS))
+        return columns
+
+    @field_validator("pii")
+    @classmethod
+    def _are_columns(cls, pii: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        refuse(agreement.pii_faults(pii, tuple(info.data.get("columns", pii))))
+        return pii
 
 
 class HistoryQuery(_Part):
     """One look-back input of the features: one row per key."""
 
-    key: Annotated[tuple[Name, ...], Field(min_length=1)]
+    key: Key
     sql: Text
 
 
@@ -162,39 +131,38 @@ class Model(_Part):
     """What the model gives and which version a backfill uses."""
 
     output: Literal["probability", "value"]
-    threshold: Score | None = None
+    threshold: Score | None = _JUDGED
     backfill_policy: Literal["current", "as-of"] = "current"
+
+    @field_validator("threshold")
+    @classmethod
+    def _fits_the_output(cls, threshold: float | None, info: ValidationInfo) -> float | None:
+        refuse(agreement.threshold_faults(threshold, info.data.get("output")))
+        return threshold
 
 
 class CarriedForward(_Part):
     """Take the last published score of the same key from an earlier partition."""
 
-    key: Annotated[tuple[Name, ...], Field(min_length=1)]
+    key: Key
     max_age_days: Annotated[int, Field(ge=1)]
 
 
 class Fallback(_Part):
     """What answers instead, in order; a row that no step answers is withheld."""
 
-    bad_row: tuple[BadRowStep, ...] = ()
-    model_failure: tuple[ModelFailureStep, ...] = ()
-    carried_forward: CarriedForward | None = None
-    default: Score | None = None
+    bad_row: Annotated[tuple[BadRowStep, ...], Distinct] = ()
+    model_failure: Annotated[tuple[ModelFailureStep, ...], Distinct] = ()
+    carried_forward: CarriedForward | None = _JUDGED
+    default: Score | None = _JUDGED
 
-    @model_validator(mode="after")
-    def _steps_have_settings(self) -> Self:
-        steps = (*self.bad_row, *self.model_failure)
-        missing = [
-            f"step {step} needs the key fallback.{step}"
-            for step, setting in (
-                ("carried_forward", self.carried_forward),
-                ("default", self.default),
-            )
-            if step in steps and setting is None
-        ]
-        if missing:
-            raise ValueError("; ".join(missing))
-        return self
+    @field_validator("carried_forward", "default")
+    @classmethod
+    def _is_set_for_its_step(cls, setting: Any, info: ValidationInfo) -> Any:
+        steps = (*info.data.get("bad_row", ()), *info.data.get("model_failure", ()))
+        if setting is None and info.field_name in steps:
+            raise ValueError(f"must be set, the step {info.field_name} stands in a chain; got nothing")
+        return setting
 
 
 class Publish(_Part):
@@ -242,20 +210,23 @@ class Declaration(_Part):
     outcomes: Outcomes | None = None
     train: Train = Train()
 
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        carried = self.fallback.carried_forward
-        problems = []
-        if carried is not None and not set(carried.key) <= set(self.extract.key):
-            problems.append("fallback.carried_forward.key must be among extract.key")
-        if self.model.output == "probability" and self.model.threshold is None:
-            problems.append("model.threshold is needed where model.output is probability")
-        default = self.fallback.default
-        if self.model.output == "probability" and default is not None and not 0 <= default <= 1:
-            problems.append(f"fallback.default must be a probability; got {default}")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    @field_validator("fallback")
+    @classmethod
+    def _answers_as_the_model(cls, fallback: Fallback, info: ValidationInfo) -> Fallback:
+        refuse(agreement.fallback_faults(fallback, info.data.get("extract"), info.data.get("model")))
+        return fallback
+
+    @field_validator("publish")
+    @classmethod
+    def _keeps_what_is_carried(cls, publish: Publish, info: ValidationInfo) -> Publish:
+        refuse(agreement.publish_faults(publish, info.data.get("fallback")))
+        return publish
+
+    @field_validator("outcomes")
+    @classmethod
+    def _label_is_no_key(cls, outcomes: Outcomes | None, info: ValidationInfo) -> Outcomes | None:
+        refuse(agreement.outcome_faults(outcomes, info.data.get("extract")))
+        return outcomes
 
 
 class Job(BaseModel):

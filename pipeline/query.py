@@ -1,23 +1,26 @@
 """The SQL that a declaration writes, bounded by the engine: declared sources only, known at the cut-off only.
 
-A query sees its declared sources as common table expressions of the same alias; where a source says when its
-rows were known, the expression keeps only `known_at <= :cutoff` (law 3).
+Queries are read as PostgreSQL reads them. Where one names a declared source, the engine puts that source's
+table with only the rows that were known, `known_at <= :cutoff` (law 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
 
 import sqlglot
-from sqlglot import exp
-from sqlglot.tokens import TokenType
+from sqlglot import Token, TokenType, exp
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
+from sqlglot.optimizer.scope import Scope, traverse_scope
 
-from pipeline.job import Job, Source
-from pipeline.partition import BIND_NAMES
+from pipeline.errors import ExtractError, nearest
+from pipeline.job import Source
 
-Quote = Callable[[str], str]
-"""Quotes one identifier for a database."""
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -30,91 +33,129 @@ class Query:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one database writes identifiers, binds and inlined common table expressions."""
+    """How one database writes identifiers and binds."""
 
-    quote: Quote
+    quote: Callable[[str], str]
     bind: Callable[[str], str]
-    inline: str = ""
-    """What stands between AS and the parenthesis, where the database must be told to inline."""
     literal: Callable[[str], str] = str
     """Escapes the SQL around the binds, where the driver would find binds inside literals."""
 
 
-def declared_queries(job: Job) -> list[Query]:
-    """Every query of a job that a night or its training runs, in the order in which data flows."""
-    declaration = job.declaration
-    queries = [Query("extract.sql", declaration.extract.sql)]
-    queries += [Query(f"history.{name}.sql", h.sql) for name, h in declaration.history.items()]
-    if declaration.validate_.parameters is not None:
-        queries.append(Query("validate.parameters", declaration.validate_.parameters))
-    if declaration.outcomes is not None:
-        queries.append(Query("outcomes.sql", declaration.outcomes.sql))
-    return queries
+class Reader(Protocol):
+    """One consistent view of the source; every statement sees the same state."""
 
+    dialect: Dialect
+    consistent: bool
+    """Whether all statements of this reader see one state of the source."""
+    typed: bool
+    """Whether columns have types of their own (SQLite sends dates and instants as text)."""
 
-def query_faults(query: Query, sources: Mapping[str, Source]) -> list[str]:
-    """What is wrong with a query, one sentence each: not one SELECT, unknown tables, no bound."""
-    try:
-        tree = _parse(query)
-    except (ValueError, sqlglot.errors.SqlglotError) as error:
-        return [f"must be one SELECT statement; got {str(error).splitlines()[0]}"]
-    faults = [
-        f"table {name!r} must be one of the declared sources: {', '.join(sources)}"
-        for name in _named_tables(tree)
-        if name not in sources
-    ]
-    binds = {placeholder.name for placeholder in tree.find_all(exp.Placeholder)}
-    accepted = f":{', :'.join(BIND_NAMES)}"
-    faults += [f"bind :{name} must be among {accepted}" for name in sorted(binds - set(BIND_NAMES))]
-    if not binds:
-        faults.append(f"must be bounded by one of {accepted}; got no bind at all")
-    return faults
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a statement, streamed; at least one batch, so that the schema is known."""
+        ...
 
 
 def compose(query: Query, sources: Mapping[str, Source], dialect: Dialect) -> str:
-    """The statement to run: the declared SQL over its sources as they were known at the cut-off."""
-    named = _named_tables(_parse(query))
-    expressions = [
-        f"{dialect.quote(alias)} as {dialect.inline}({_known(source, dialect)})"
-        for alias, source in sources.items()
-        if alias in named
+    """The statement to run: the declared SQL over its sources as they were known at the cut-off.
+
+    Raises ExtractError where the query of an older version names a source that is declared no more.
+    """
+    parsed = parse(query.sql)
+    edits = [
+        *((bind.start, bind.end, dialect.bind(bind.name)) for bind in parsed.binds()),
+        *_known_tables(parsed, sources, dialect),
     ]
-    prefix = f"with {', '.join(expressions)} " if expressions else ""
-    return f"{prefix}select * from ({_with_binds(query.sql, dialect)}) q"
+    pieces, position = [], 0
+    for start, end, text in sorted(edits):
+        pieces += [dialect.literal(query.sql[position:start]), text]
+        position = end
+    pieces.append(dialect.literal(query.sql[position : parsed.end]))
+    return f"select * from ({''.join(pieces)}\n) q"
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One `:name` and where it stands in the text."""
+
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class ParsedQuery:
+    """One query as a tree, and the text's tokens."""
+
+    tree: exp.Expr
+    tokens: list[Token]
+
+    @property
+    def end(self) -> int:
+        """Where the statement ends, before trailing semicolons and comments."""
+        return self.tokens[-1].end + 1
+
+    def binds(self) -> Iterator[Bind]:
+        """Every `:name` outside of literals and comments."""
+        for colon, name in pairwise(self.tokens):
+            if colon.token_type == TokenType.COLON and name.start == colon.end + 1:
+                yield Bind(name.text, colon.start, name.end + 1)
+
+    def tables(self) -> list[exp.Table]:
+        """The tables that are read: table functions and the query's own expressions left out."""
+        own = {
+            id(table)
+            for scope in traverse_scope(self.tree)
+            for table in scope.tables
+            if _is_own(table, scope.sources.get(table.alias_or_name))
+        }
+        named = (t for t in self.tree.find_all(exp.Table) if isinstance(t.this, exp.Identifier))
+        return [table for table in named if id(table) not in own]
+
+
+def parse(sql: str) -> ParsedQuery:
+    """Raises ValueError, saying what is there, unless the text is one query."""
+    try:
+        tokens = sqlglot.tokenize(sql, read="postgres")
+        while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
+            tokens.pop()
+        if not tokens:
+            raise ValueError("nothing")
+        if tokens[0].token_type not in (TokenType.SELECT, TokenType.WITH, TokenType.L_PAREN):
+            raise ValueError(tokens[0].text[:40].upper())
+        statements = [s for s in sqlglot.parse(sql, read="postgres") if s is not None]
+    except sqlglot.TokenError:
+        raise ValueError("a quote or a comment that does not end") from None
+    except sqlglot.ParseError as error:
+        place = error.errors[0]
+        raise ValueError(f"no SQL at line {place['line']}, column {place['col']} of it") from None
+    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+        raise ValueError(" and ".join(statement.key.upper() for statement in statements))
+    return ParsedQuery(normalize_identifiers(statements[0], dialect="postgres"), tokens)
+
+
+def _is_own(table: exp.Table, source: object) -> bool:
+    if not isinstance(source, Scope) or table.db:
+        return False
+    expression = source.expression.parent
+    return isinstance(expression, exp.CTE) and expression.alias == table.name
+
+
+def _known_tables(
+    parsed: ParsedQuery, sources: Mapping[str, Source], dialect: Dialect
+) -> Iterator[tuple[int, int, str]]:
+    for table in parsed.tables():
+        if table.name not in sources:
+            raise ExtractError(
+                f"source {table.name!r} must be declared; {nearest(table.name, tuple(sources))}"
+            )
+        alias = "" if table.alias else f" as {dialect.quote(table.name)}"
+        place = table.this.meta
+        yield place["start"], place["end"] + 1, f"({_known(sources[table.name], dialect)}){alias}"
 
 
 def _known(source: Source, dialect: Dialect) -> str:
-    table = ".".join(dialect.quote(part) for part in source.table.split("."))
+    table = dialect.literal(".".join(dialect.quote(part) for part in source.table.split(".")))
     if source.known_at is None:
         return f"select * from {table}"
-    return f"select * from {table} where {dialect.quote(source.known_at)} <= {dialect.bind('cutoff')}"
-
-
-def _parse(query: Query) -> exp.Expr:
-    statements = [s for s in sqlglot.parse(query.sql, read="postgres") if s is not None]
-    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
-        raise ValueError(f"{len(statements)} statements or another kind")
-    return statements[0]
-
-
-def _named_tables(tree: exp.Expr) -> list[str]:
-    """Names of the tables that a query reads, table functions and its own expressions left out."""
-    own = {expression.alias_or_name for expression in tree.find_all(exp.CTE)}
-    names = [
-        ".".join(part.name for part in table.parts)
-        for table in tree.find_all(exp.Table)
-        if isinstance(table.this, exp.Identifier)
-    ]
-    return sorted(set(names) - own)
-
-
-def _with_binds(sql: str, dialect: Dialect) -> str:
-    """Replace `:name` outside of literals and comments by what the database takes for it."""
-    tokens = sqlglot.tokenize(sql, read="postgres")
-    pieces, position = [], 0
-    for colon, name in zip(tokens, tokens[1:], strict=False):
-        if colon.token_type == TokenType.COLON and name.start == colon.end + 1:
-            pieces += [dialect.literal(sql[position : colon.start]), dialect.bind(name.text)]
-            position = name.end + 1
-    end = tokens[-1].start if tokens[-1].token_type == TokenType.SEMICOLON else len(sql)
-    return "".join([*pieces, dialect.literal(sql[position:end])]) + "\n"
+    known_at = dialect.literal(dialect.quote(source.known_at))
+    return f"select * from {table} where {known_at} <= {dialect.bind('cutoff')}"

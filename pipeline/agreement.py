@@ -1,0 +1,75 @@
+"""Where keys of a declaration must agree: the place and the sentence of each that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.errors import nearest
+from pipeline.fields import Place
+from pipeline.partition import COLUMN
+
+if TYPE_CHECKING:
+    from pipeline.job import Extract, Fallback, Model, Outcomes, Publish
+
+Faults = Iterator[tuple[Place, str]]
+
+
+def column_faults(key: Sequence[str], columns: Mapping[str, str], published: Sequence[str]) -> Faults:
+    """The key must be declared, comparable and unlike the columns that are `published` beside it."""
+    for index, name in enumerate(key):
+        for sentence in _key_faults(name, columns, published):
+            yield ("key", index), sentence
+    got = columns.get(COLUMN, "none")
+    if got != "date":
+        yield ("columns", COLUMN), f"must have type date; got {got}"
+
+
+def _key_faults(name: str, columns: Mapping[str, str], published: Sequence[str]) -> Iterator[str]:
+    if name not in columns:
+        yield f"column {name!r} must be among columns; {nearest(name, tuple(columns))}"
+    elif columns[name].endswith("?") or columns[name] == "float":
+        yield f"key column {name!r} must not be nullable or a float; got {columns[name]}"
+    if name in published:
+        yield f"key column {name!r} has the name of an output column; rename it in extract.sql"
+
+
+def pii_faults(pii: Sequence[str], columns: Sequence[str]) -> Faults:
+    """What is personal must be a column."""
+    for index, name in enumerate(pii):
+        if name not in columns:
+            yield ("pii", index), f"column {name!r} must be among columns; {nearest(name, columns)}"
+
+
+def threshold_faults(threshold: float | None, output: str | None) -> Faults:
+    """A probability needs a threshold that it can reach."""
+    if output == "probability" and (threshold is None or not 0 <= threshold <= 1):
+        yield ("threshold",), f"must be from 0 to 1 where model.output is probability; got {threshold}"
+
+
+def fallback_faults(fallback: Fallback, extract: Extract | None, model: Model | None) -> Faults:
+    """A fallback must answer by the job's key and in the model's unit."""
+    carried, default = fallback.carried_forward, fallback.default
+    if extract and carried and not set(carried.key) <= set(extract.key):
+        yield (
+            ("fallback", "carried_forward", "key"),
+            f"must be among extract.key; got {', '.join(carried.key)}",
+        )
+    if model and model.output == "probability" and default is not None and not 0 <= default <= 1:
+        yield (
+            ("fallback", "default"),
+            f"must be from 0 to 1 where model.output is probability; got {default}",
+        )
+
+
+def publish_faults(publish: Publish, fallback: Fallback | None) -> Faults:
+    """What is carried forward must have been published where it is read."""
+    steps = (*fallback.bad_row, *fallback.model_failure) if fallback else ()
+    if "carried_forward" in steps and not publish.sql:
+        yield ("publish", "sql"), "must be true: the step carried_forward reads the published table"
+
+
+def outcome_faults(outcomes: Outcomes | None, extract: Extract | None) -> Faults:
+    """The label must stand beside the key."""
+    if outcomes and extract and outcomes.label in extract.key:
+        yield ("outcomes", "label"), f"must not be a column of extract.key; got {outcomes.label!r}"
