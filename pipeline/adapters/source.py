@@ -6,57 +6,50 @@ PostgreSQL goes through ADBC (COPY, streamed); any other SQLAlchemy database thr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from adbc_driver_manager import Error as AdbcError
+from adbc_driver_manager._reader import AdbcRecordBatchReader
 from adbc_driver_postgresql import dbapi
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pipeline.errors import ExtractError, MissingTable, RunError, TransientError
-from pipeline.query import Dialect
+from pipeline.adapters.driver_errors import driver_errors
+from pipeline.errors import ExtractError, UsageError
+from pipeline.query import Dialect, Reader
 from pipeline.run import BATCH_ROWS
 
-_CONNECTION_SQLSTATES = ("08", "53", "57P", "40", "55P03")
-_MISSING_SQLSTATES = ("42P01", "42703", "3F000")
+__all__ = ["driver_errors", "open_reader", "plain_url"]
+
 _BIND_TYPES = {"day": "date"}
-_SESSION = (
+_POSTGRES_SESSION = (
     "set transaction isolation level repeatable read, read only",
+    "set local client_encoding = 'UTF8'",
     "set local time zone 'UTC'",
     # The same rows come in the same order on every read.
     "set local max_parallel_workers_per_gather = 0",
     "set local synchronize_seqscans = off",
 )
-
-
-class Reader(Protocol):
-    """One consistent view of the source; every statement sees the same state."""
-
-    dialect: Dialect
-    consistent: bool
-    """Whether all statements of this reader see one state of the source."""
-    typed: bool
-    """Whether columns have types of their own (SQLite sends dates and instants as text)."""
-
-    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """The rows of a statement, streamed; at least one batch, so that the schema is known."""
-        ...
+_SESSIONS = {"sqlite": ("begin",), "duckdb": ("set TimeZone = 'UTC'",)}
+"""What makes a transaction of other databases one consistent view in UTC."""
+_CONNECT_ARGUMENTS = {"duckdb": {"read_only": True}}
 
 
 @contextmanager
 def open_reader(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Reader]:
-    """A reader whose statements may bind `binds`; raises TransientError when the source is away."""
-    if sa.make_url(url).get_backend_name() == "postgresql":
-        with driver_errors(), _postgres(url, binds) as reader:
-            yield reader
-    else:
-        with driver_errors(), _sqlalchemy(url, binds) as reader:
-            yield reader
+    """A reader whose statements may bind `binds`.
+
+    Raises UsageError when the URL names no database that can be read, TransientError when the source is away.
+    """
+    try:
+        backend = sa.make_url(url).get_backend_name()
+    except sa.exc.ArgumentError as error:
+        raise _no_driver(error) from error
+    opened = _postgres(url, binds) if backend == "postgresql" else _sqlalchemy(url, binds)
+    with driver_errors(), opened as reader:
+        yield reader
 
 
 def plain_url(url: str) -> str:
@@ -68,7 +61,7 @@ def plain_url(url: str) -> str:
 def _postgres(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Reader]:
     with dbapi.connect(plain_url(url)) as connection:
         with connection.cursor() as cursor:
-            for setting in _SESSION:
+            for setting in _POSTGRES_SESSION:
                 cursor.execute(setting)
             for name, value in binds.items():
                 cursor.execute("select set_config($1, $2, true)", (f"nightshift.{name}", value.isoformat()))
@@ -82,9 +75,8 @@ class _PostgresReader:
     typed = True
     # A COPY takes no parameters, so the values are bound as settings of this transaction.
     dialect = Dialect(
-        quote=postgresql.dialect().identifier_preparer.quote_identifier,
+        quote=lambda name: '"' + name.replace('"', '""') + '"',
         bind=lambda name: f"current_setting('nightshift.{name}')::{_BIND_TYPES.get(name, 'timestamptz')}",
-        inline="not materialized ",
     )
 
     def __init__(self, connection: dbapi.Connection) -> None:
@@ -93,7 +85,9 @@ class _PostgresReader:
     def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         with driver_errors(), self._connection.cursor() as cursor:
             cursor.execute(sql)
-            reader = cursor.fetch_record_batch()
+            stream = cursor.fetch_arrow()
+            # The cursor's own reader forgets the SQLSTATE of what fails in mid-stream; this one keeps it.
+            reader = AdbcRecordBatchReader._import_from_c(stream.address)
             empty = True
             for batch in reader:
                 empty = False
@@ -104,16 +98,31 @@ class _PostgresReader:
 
 @contextmanager
 def _sqlalchemy(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Reader]:
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _sqlite_text_never_fails)
+    engine = _engine(url)
     try:
         with engine.connect() as connection, connection.begin():
-            if engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("begin")
+            for statement in _SESSIONS.get(engine.dialect.name, ()):
+                connection.exec_driver_sql(statement)
             yield _SqlAlchemyReader(connection, binds)
     finally:
         engine.dispose()
+
+
+def _engine(url: str) -> sa.Engine:
+    backend = sa.make_url(url).get_backend_name()
+    try:
+        engine = sa.create_engine(url, connect_args=_CONNECT_ARGUMENTS.get(backend, {}))
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise _no_driver(error) from error
+    if backend == "sqlite":
+        sa.event.listen(engine, "connect", _sqlite_text_never_fails)
+    return engine
+
+
+def _no_driver(error: Exception) -> UsageError:
+    return UsageError(
+        f"the source's URL must name a database whose SQLAlchemy driver is installed; got: {error}"
+    )
 
 
 def _sqlite_text_never_fails(connection: Any, _record: object) -> None:
@@ -123,13 +132,13 @@ def _sqlite_text_never_fails(connection: Any, _record: object) -> None:
 
 class _SqlAlchemyReader:
     def __init__(self, connection: sa.Connection, binds: Mapping[str, date | datetime]) -> None:
-        self._connection = connection
-        self._binds = {name: _as_utc(value) for name, value in binds.items()}
-        sqlite = connection.dialect.name == "sqlite"
-        self.consistent, self.typed = sqlite, not sqlite
+        self._connection = connection.execution_options(stream_results=True, max_row_buffer=BATCH_ROWS)
+        name = connection.dialect.name
+        self._binds = {bind: _in_utc(value, as_text=name == "sqlite") for bind, value in binds.items()}
+        self.consistent, self.typed = name in _SESSIONS, name != "sqlite"
         self.dialect = Dialect(
             quote=connection.dialect.identifier_preparer.quote_identifier,
-            bind=lambda name: f":{name}",
+            bind=lambda bind: f" :{bind} ",
             literal=lambda sql: sql.replace(":", r"\:"),
         )
 
@@ -137,51 +146,35 @@ class _SqlAlchemyReader:
         statement = sa.text(sql)
         values = {name: self._binds[name] for name in statement.compile().params}
         with driver_errors():
-            result = self._connection.execution_options(
-                stream_results=True, max_row_buffer=BATCH_ROWS
-            ).execute(statement, values)
+            result = self._connection.execute(statement, values)
             names = list(result.keys())
             empty = True
             for rows in result.partitions(BATCH_ROWS):
                 empty = False
                 yield _to_batch(names, rows)
             if empty:
-                yield pa.RecordBatch.from_pydict({name: pa.nulls(0) for name in names})
+                yield pa.RecordBatch.from_arrays([pa.nulls(0)] * len(names), names=names)
 
 
-def _as_utc(value: date | datetime) -> date | datetime:
-    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
+def _in_utc(value: date | datetime, *, as_text: bool) -> date | datetime | str:
+    """What a bind gives to a database whose instants are naive and in UTC, as text to one without dates."""
+    if isinstance(value, datetime):
+        value = value.astimezone(UTC).replace(tzinfo=None)
+        return value.isoformat(" ") if as_text else value
+    return value.isoformat() if as_text else value
 
 
-def _to_batch(names: list[str], rows: Any) -> pa.RecordBatch:
+def _to_batch(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> pa.RecordBatch:
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    return pa.RecordBatch.from_arrays([_to_array(name, values) for name, values in columns], names=names)
+
+
+def _to_array(name: str, values: Sequence[object]) -> pa.Array:
     try:
-        columns = [pa.array(list(column)) for column in zip(*rows, strict=True)]
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
         raise ExtractError(
-            "a column must hold values of one type; got a mixture, which this database allows: "
-            "cast the column in the declared query"
-        ) from error
-    return pa.RecordBatch.from_arrays(columns, names=names)
-
-
-@contextmanager
-def driver_errors() -> Iterator[None]:
-    """Turn a driver's error into ours: no statement text, no values."""
-    try:
-        yield
-    except (AdbcError, DBAPIError) as error:
-        raise _translated(error) from error
-
-
-def _translated(error: Exception) -> RunError:
-    original = getattr(error, "orig", None) or error
-    state = getattr(original, "sqlstate", None) or ""
-    first = (str(original).splitlines() or [type(original).__name__])[0][:300]
-    lost = isinstance(error, OperationalError) and error.connection_invalidated
-    if state.startswith(_MISSING_SQLSTATES) or "no such table" in first or "no such column" in first:
-        return MissingTable(
-            f"every table and column that a query names must exist and be readable; got: {first}"
-        )
-    if lost or not state or state.startswith(_CONNECTION_SQLSTATES):
-        return TransientError(f"the source must answer; got: {first}")
-    return ExtractError(f"the source must accept the declared query; got: {first}")
+            f"column {name!r} must hold values of one type that a snapshot can take; "
+            f"got {', '.join(kinds)}. Cast it in the declared query"
+        ) from None

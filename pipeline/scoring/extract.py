@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import EmptyPartition, ExtractError, InconsistentRead
 from pipeline.job import Extract, HistoryQuery, Source
-from pipeline.query import Dialect, Query, compose
+from pipeline.query import Query, Reader, compose
 from pipeline.run import Parameter, Snapshot
-from pipeline.scoring.boundary import arrow_schema, check_schema, conform
+from pipeline.scoring.boundary import arrow_schema, check_schema, conform, undeclared_schema
 from pipeline.scoring.fingerprint import Fingerprint, combined, of_table
 from pipeline.streams import ahead, rebatch
 
 COMPRESSION = "zstd"
-
-
-class Reader(Protocol):
-    """One consistent view of the source (see adapters.source)."""
-
-    dialect: Dialect
-    consistent: bool
-    typed: bool
-
-    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """The rows of a statement; at least one batch, which may be empty."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -46,33 +34,35 @@ class ExtractPlan:
 def extract(reader: Reader, plan: ExtractPlan, folder: Path) -> Snapshot:
     """Write the snapshot of one partition into `folder`: rows, history, parameters, fingerprint.
 
-    Raises EmptyPartition, MissingTable, ChangedColumn, InconsistentRead or TransientError.
+    Raises EmptyPartition, MissingTable, ChangedColumn, InconsistentRead, ExtractError or TransientError, and
+    leaves no snapshot then.
     """
-    query = Query("extract.sql", plan.extract.sql)
-    sql = compose(query, plan.sources, reader.dialect)
     path = folder / "snapshot.parquet"
-    written = _write_rows(reader.batches(sql), plan.extract, path, typed=reader.typed)
-    _prove_count(reader, sql, written.rows)
-    if written.rows == 0 and not plan.extract.empty_is_normal:
-        raise EmptyPartition(
-            "the partition must have rows; got none. If an empty day is normal, "
-            "declare extract.empty_is_normal: true"
-        )
-    history = {
-        name: _write_history(reader, plan, name, declared, folder) for name, declared in plan.history.items()
-    }
-    parameters = _parameters(reader, plan)
-    digests = {name: digest for name, (_, digest) in history.items()}
+    with _nothing_on_failure(path):
+        written = _write_rows(reader, plan, path)
+        history = {name: folder / f"{name}.parquet" for name in plan.history}
+        digests = {name: _write_history(reader, plan, name, file) for name, file in history.items()}
+        parameters = _parameters(reader, plan)
     return Snapshot(
         path=path,
         rows=written.rows,
         bytes=written.bytes,
         fingerprint=combined(written.fingerprint, digests, parameters),
-        history={name: file for name, (file, _) in history.items()},
+        history=history,
         parameters=parameters,
         warnings=tuple(f"extra column {name!r} is not declared and was left out" for name in written.extra),
         proved=reader.consistent,
     )
+
+
+@contextmanager
+def _nothing_on_failure(path: Path) -> Iterator[None]:
+    """A Parquet writer that fails closes its file, which then reads as if it were whole."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
@@ -83,48 +73,67 @@ class _Written:
     extra: tuple[str, ...]
 
 
-def _write_rows(batches: Iterable[pa.RecordBatch], declared: Extract, path: Path, *, typed: bool) -> _Written:
-    schema = arrow_schema(declared.columns)
-    fingerprint = Fingerprint(schema)
-    extra: tuple[str, ...] | None = None
+def _write_rows(reader: Reader, plan: ExtractPlan, path: Path) -> _Written:
+    sql = compose(Query("extract.sql", plan.extract.sql), plan.sources, reader.dialect)
+    boundary = _Boundary(plan.extract, typed=reader.typed)
+    fingerprint = Fingerprint(boundary.schema)
     rows = size = 0
-    with pq.ParquetWriter(path, schema, compression=COMPRESSION) as writer:
-
-        def conformed() -> Iterator[pa.RecordBatch]:
-            nonlocal extra
-            for batch in batches:
-                if extra is None:
-                    extra = check_schema(batch.schema, declared.columns, typed=typed)
-                yield conform(batch, schema)
-
-        for batch in ahead(rebatch(conformed())):
+    with pq.ParquetWriter(path, boundary.schema, compression=COMPRESSION) as writer:
+        for batch in ahead(rebatch(boundary.conformed(reader.batches(sql)))):
             fingerprint.update(batch)
             writer.write_batch(batch)
             rows, size = rows + batch.num_rows, size + batch.nbytes
-    return _Written(rows, size, fingerprint.hexdigest(), extra or ())
+    if reader.consistent:
+        _prove_count(reader, sql, rows)
+    if rows == 0 and not plan.extract.empty_is_normal:
+        raise EmptyPartition(
+            "the partition must have rows; got none. If an empty day is normal, "
+            "declare extract.empty_is_normal: true"
+        )
+    return _Written(rows, size, fingerprint.hexdigest(), boundary.extra)
+
+
+class _Boundary:
+    """Conforms a stream to the declared columns, and remembers which columns it left out."""
+
+    def __init__(self, declared: Extract, *, typed: bool) -> None:
+        self._columns, self._typed = declared.columns, typed
+        self.schema = arrow_schema(declared.columns)
+        self.extra: tuple[str, ...] = ()
+
+    def conformed(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches with exactly the schema; a source without types may change them from batch to batch."""
+        seen = None
+        for batch in batches:
+            if batch.schema != seen:
+                self.extra = check_schema(batch.schema, self._columns, typed=self._typed)
+                seen = batch.schema
+            yield conform(batch, self.schema)
 
 
 def _prove_count(reader: Reader, sql: str, rows: int) -> None:
     counted = _only_row(reader, f"select count(*) as n from ({sql}) counted", "count(*)")["n"]
-    if reader.consistent and counted != rows:
+    if counted != rows:
         raise InconsistentRead(
             f"the rows read must equal count(*) in the same transaction; got {rows} of {counted}"
         )
 
 
-def _write_history(
-    reader: Reader, plan: ExtractPlan, name: str, declared: HistoryQuery, folder: Path
-) -> tuple[Path, str]:
-    query = Query(f"history.{name}.sql", declared.sql)
-    table = pa.Table.from_batches(list(reader.batches(compose(query, plan.sources, reader.dialect))))
-    missing = [column for column in declared.key if column not in table.column_names]
+def _write_history(reader: Reader, plan: ExtractPlan, name: str, path: Path) -> str:
+    """Write one history query's rows, sorted by its key; their fingerprint.
+
+    That the key is unique is checked where the features look rows up (pipeline.frames).
+    """
+    key = plan.history[name].key
+    query = Query(f"history.{name}.sql", plan.history[name].sql)
+    table = _table(reader, compose(query, plan.sources, reader.dialect), query.place)
+    missing = [column for column in key if column not in table.column_names]
     if missing:
         raise ExtractError(f"history {name!r} must give its key columns; got none named {missing}")
-    table = table.sort_by([(column, "ascending") for column in declared.key])
-    path = folder / f"{name}.parquet"
+    table = table.sort_by([(column, "ascending") for column in key])
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression=COMPRESSION)
-    return path, of_table(table)
+    return of_table(table)
 
 
 def _parameters(reader: Reader, plan: ExtractPlan) -> dict[str, Parameter]:
@@ -135,8 +144,19 @@ def _parameters(reader: Reader, plan: ExtractPlan) -> dict[str, Parameter]:
 
 
 def _only_row(reader: Reader, sql: str, place: str) -> dict[str, Parameter]:
-    rows = pa.Table.from_batches(list(reader.batches(sql))).to_pylist()
+    rows: list[dict[str, Parameter]] = _table(reader, sql, place).to_pylist()
     if len(rows) != 1:
         raise ExtractError(f"{place} must give exactly one row; got {len(rows)}")
-    row: dict[str, Parameter] = rows[0]
-    return row
+    return rows[0]
+
+
+def _table(reader: Reader, sql: str, place: str) -> pa.Table:
+    """All rows of a query whose columns are not declared, in plain types."""
+    batches = [pa.Table.from_batches([batch]) for batch in reader.batches(sql)]
+    undeclared_schema(batches[0].schema, place)
+    try:
+        table = pa.concat_tables(batches, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ExtractError(f"{place} must give each column one type in all rows; cast in its SQL") from error
+    schema = undeclared_schema(table.schema, place)
+    return pa.Table.from_batches([conform(batch, schema) for batch in table.to_batches()], schema)

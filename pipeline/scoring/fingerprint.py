@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 
 import numpy as np
@@ -16,13 +16,18 @@ from pipeline.streams import rebatch
 
 
 class Fingerprint:
-    """sha256 over rows in their order; feed it batches as `rebatch` cuts them."""
+    """sha256 over rows in their order; feed it batches as `rebatch` cuts them.
+
+    It takes the types that the boundary gives; raises TypeError on any other.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._digest = hashlib.sha256(schema.remove_metadata().to_string().encode())
+        columns = [(field.name, str(field.type)) for field in schema]
+        self._digest = hashlib.sha256(json.dumps(columns).encode())
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Take one batch in."""
+        self._digest.update(batch.num_rows.to_bytes(8, "little"))
         for column in batch.columns:
             for part in _canonical(column):
                 self._digest.update(part)
@@ -53,31 +58,36 @@ def of_many(digests: Iterable[str]) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, date | datetime):
-        return value.isoformat()
+        return f"{type(value).__name__} {value.isoformat()}"
     raise TypeError(f"a parameter must be a number, a text, a date or an instant; got {type(value)}")
 
 
-def _canonical(column: pa.Array) -> Iterable[memoryview | bytes]:
+def _canonical(column: pa.Array) -> Iterator[bytes]:
     """The column's validity and values as bytes; what lies under a null counts as zero."""
     if column.null_count:
-        yield np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
+        yield b"\x01" + np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes()
     else:
-        yield b"no nulls"
+        yield b"\x00"
     if pa.types.is_string(column.type):
-        yield from _canonical_text(column.fill_null("") if column.null_count else column)
-        return
+        yield from _canonical_text(column)
+    elif not pa.types.is_null(column.type):
+        yield _numbers(column).to_numpy(zero_copy_only=False).tobytes()
+
+
+def _numbers(column: pa.Array) -> pa.Array:
     if pa.types.is_date32(column.type):
         column = column.cast(pa.int32())
     elif pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     elif pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
-    if column.null_count:
-        column = column.fill_null(0)
-    yield np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes()
+    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise TypeError(f"a fingerprint must be of conformed columns; got {column.type}")
+    return column.fill_null(0) if column.null_count else column
 
 
-def _canonical_text(column: pa.Array) -> Iterable[memoryview | bytes]:
+def _canonical_text(column: pa.Array) -> Iterator[bytes]:
+    column = column.fill_null("") if column.null_count else column
     yield pc.binary_length(column).to_numpy(zero_copy_only=False).tobytes()
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)
     start, end = offsets[column.offset], offsets[column.offset + len(column)]
