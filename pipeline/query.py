@@ -18,6 +18,7 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from pipeline.errors import ExtractError, nearest
 from pipeline.job import Source
+from pipeline.partition import BIND_NAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,9 +96,10 @@ class ParsedQuery:
         return self.tokens[-1].end + 1
 
     def binds(self) -> Iterator[Bind]:
-        """Every `:name` outside of literals and comments."""
+        """Every bind outside of literals and comments; an array slice [1:2] has a colon too."""
         for colon, name in pairwise(self.tokens):
-            if colon.token_type == TokenType.COLON and name.start == colon.end + 1:
+            adjoining = colon.token_type == TokenType.COLON and name.start == colon.end + 1
+            if adjoining and name.text in BIND_NAMES:
                 yield Bind(name.text, colon.start, name.end + 1)
 
     def tables(self) -> list[exp.Table]:
@@ -109,7 +111,7 @@ class ParsedQuery:
             if _is_own(table, scope.sources.get(table.alias_or_name))
         }
         named = (t for t in self.tree.find_all(exp.Table) if isinstance(t.this, exp.Identifier))
-        return [table for table in named if id(table) not in own]
+        return [t for t in named if id(t) not in own and not isinstance(t.parent, exp.Into)]
 
 
 def parse(sql: str) -> ParsedQuery:
@@ -122,7 +124,7 @@ def parse(sql: str) -> ParsedQuery:
             raise ValueError("nothing")
         if tokens[0].token_type not in (TokenType.SELECT, TokenType.WITH, TokenType.L_PAREN):
             raise ValueError(tokens[0].text[:40].upper())
-        statements = [s for s in sqlglot.parse(sql, read="postgres") if s is not None]
+        statements = [s for s in sqlglot.parse(sql, read="postgres") if s and s.key != "semicolon"]
     except sqlglot.TokenError:
         raise ValueError("a quote or a comment that does not end") from None
     except sqlglot.ParseError as error:

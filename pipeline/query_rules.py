@@ -23,7 +23,7 @@ _CLOCK_BELOW = {"age": 2, "date": 1, "time": 1, "datetime": 1, "julianday": 1, "
 """Functions that read the clock when they get fewer arguments than this."""
 _CLOCK_WORD = re.compile(r"\s*(now|today|tomorrow|yesterday)(\s+(allballs|[\d:.]+.*))?\s*", re.IGNORECASE)
 _PURE_TABLE_FUNCTION = re.compile(
-    r"generate_series|explode|explodinggenerateseries|unnest|string_to_table|regexp_(matches|split_to_table)"
+    r"(exploding_)?generate_series|unnest|string_to_table|regexp_(matches|split_to_table)"
     r"|jsonb?_(each|each_text|array_elements|array_elements_text|object_keys)"
 )
 

@@ -29,7 +29,8 @@ def driver_errors() -> Iterator[None]:
     try:
         yield
     except (AdbcError, DBAPIError) as error:
-        raise _translated(error) from error
+        # Without its cause, which quotes the statement and sometimes a value.
+        raise _translated(error) from None
 
 
 def _translated(error: AdbcError | DBAPIError) -> RunError:
