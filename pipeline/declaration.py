@@ -14,9 +14,10 @@ from pipeline.errors import DeclarationError, Fault, UsageError, nearest
 from pipeline.faults import schema_faults
 from pipeline.fields import identifier
 from pipeline.job import Declaration, Job, Source
-from pipeline.query import Query
+from pipeline.partition import BIND_NAMES
+from pipeline.query import Query, parse
 from pipeline.query_rules import query_faults
-from pipeline.scoring.suite import check_suite
+from pipeline.scoring.suite import check_suite, load_suite
 
 
 def feature_file(project: Path, job: str) -> Path:
@@ -128,11 +129,35 @@ def _sibling_faults(project: Path, name: str, document: Document) -> Iterator[Fa
         yield from _syntax_faults(features)
     else:
         yield Fault(features, 1, "the job's feature module is missing; write it there")
-    columns = document.part("extract", "columns")
     if suite.is_file():
-        yield from check_suite(suite, tuple(columns) if isinstance(columns, Mapping) else None)
+        yield from _suite_faults(suite, document)
     else:
         yield Fault(suite, 1, "the job's suite is missing; write it there")
+
+
+def _suite_faults(suite: Path, document: Document) -> list[Fault]:
+    columns = document.part("extract", "columns")
+    faults = check_suite(suite, tuple(columns) if isinstance(columns, Mapping) else None)
+    if faults:
+        return faults
+    given = _selected(document.part("validate", "parameters"))
+    needed = load_suite(suite).parameters - set(BIND_NAMES)
+    place, shown = ("validate", "parameters"), ", ".join(given) or "none"
+    return [
+        document.fault(place, f"must give the parameter {name!r}, which the suite needs; got {shown}")
+        for name in sorted(needed)
+        if name not in given and "*" not in given
+    ]
+
+
+def _selected(sql: Any) -> list[str]:
+    """The names that a query gives; `*` where they cannot be told."""
+    if sql is None:
+        return []
+    try:
+        return parse(str(sql)).tree.named_selects
+    except ValueError:
+        return ["*"]
 
 
 def _syntax_faults(file: Path) -> Iterator[Fault]:

@@ -42,7 +42,7 @@ class Document:
 
     def fault(self, place: Place, sentence: str) -> Fault:
         """A fault at a key, or at the nearest key around it that is written."""
-        shown = ".".join(str(part) for part in place)
+        shown = ".".join(str(part)[:60] for part in place)
         while place and place not in self.lines:
             place = place[:-1]
         return Fault(self.file, self.lines.get(place, 1), f"{shown}: {sentence}" if shown else sentence)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date
+from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +13,8 @@ from pydantic import ValidationError
 from pipeline.errors import nearest
 from pipeline.fields import Disagreement, Place
 
+_SHORT = Repr()
+_SHORT.maxstring = 60
 _MUST = {
     "bool_type": "must be true or false",
     "date_type": "must be a date, written YYYY-MM-DD without quotes",
@@ -43,7 +47,9 @@ def _sentence(place: Place, problem: Mapping[str, Any], schema: Mapping[str, Any
         return f"key {place[-1]!r} is missing"
     if kind == "literal_error":
         accepted = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return f"must be one of {', '.join(accepted)}; got {_shown(got)}; " + nearest(str(got), accepted)
+        close = get_close_matches(str(got), accepted, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"must be one of {', '.join(accepted)}; got {_shown(got)}{hint}"
     sentence = _MUST.get(kind) or problem["msg"].removeprefix("Value error, ")
     sentence = sentence.replace("Input should be", "must be")
     return sentence if "got " in sentence else f"{sentence}; got {_shown(got)}"
@@ -56,7 +62,7 @@ def _shown(value: Any) -> str:
         return "a list" if value else "an empty list"
     if value is None:
         return "nothing"
-    return str(value) if isinstance(value, date) else repr(value)[:60]
+    return str(value) if isinstance(value, date) else _SHORT.repr(value)
 
 
 def _keys(place: Place, schema: Mapping[str, Any]) -> list[str]:

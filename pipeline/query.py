@@ -87,7 +87,7 @@ class Bind:
 class ParsedQuery:
     """One query as a tree, and the text's tokens."""
 
-    tree: exp.Expr
+    tree: exp.Query
     tokens: list[Token]
 
     @property

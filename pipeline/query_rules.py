@@ -97,4 +97,4 @@ def _bind_faults(parsed: ParsedQuery) -> Iterator[str]:
     for name in sorted((read ^ written) & set(BIND_NAMES)):
         yield f"bind :{name} must stand alone: no space after its colon, no array slice around it"
     if not read:
-        yield f"must be bounded by one of {accepted}; got no bind at all"
+        yield f"must be bounded by one of {accepted}; got no bind"

@@ -218,7 +218,7 @@ def test_a_sample_is_refused() -> None:
 
 
 def test_a_query_without_a_bound_is_refused() -> None:
-    expected = "must be bounded by one of :day, :day_start, :day_end, :cutoff; got no bind at all"
+    expected = "must be bounded by one of :day, :day_start, :day_end, :cutoff; got no bind"
     assert faults("select id from events") == [expected]
     assert faults("select ':day' as \":day\" from events -- :day\n /* :day */") == [expected]
 
