@@ -175,9 +175,8 @@ def _answer(
         if question.count is None:
             return Answer(rule, success=bool(result.success), observed=_observed(result.result))
         failed = int(metrics[question.count.id] or 0)
-        # Where nothing but failing rows was judged, the library calls that a success
-        success = bool(result.success) and (failed == 0 or "mostly" in rule.kwargs)
-        return Answer(rule, success, failed, failing=_failing(question.count, engine, metrics))
+        failing = _failing(question.count, engine, metrics)
+        return Answer(rule, bool(result.success), failed, failing=failing)
     except Exception as raised:  # noqa: BLE001  a rule may raise anything: it is reported, with its name
         return Answer(rule, error=_reason(raised))
 

@@ -28,16 +28,24 @@ _NOT_FOR_FILES = frozenset(
     {
         *("id", "meta", "notes", "description", "severity", "metadata", "library_metadata"),
         *("result_format", "catch_exceptions", "rendered_content", "windows", "batch_id"),
+        "condition_parser",
     }
 )
+
+_CONDITION = '{"type": "comparison", "column": {"name": "origin"}, "operator": "==", "parameter": "JFK"}'
+
+
+def expectation_types() -> tuple[str, ...]:
+    """The types that Great Expectations documents."""
+    return tuple(_schema_files())
 
 
 def type_problem(kind: Any) -> str | None:
     """Why a rule cannot have that type, with the nearest one that it can have; None if it can."""
     if kind is None:
         return "key 'type' is missing"
-    if not isinstance(kind, str) or kind not in _schema_files():
-        return f"unknown expectation type {shown(kind)}; {nearest(str(kind), tuple(_schema_files()))}"
+    if not isinstance(kind, str) or kind not in expectation_types():
+        return f"unknown expectation type {shown(kind)}; {nearest(str(kind), expectation_types())}"
     if kind in NOT_ON_A_SNAPSHOT:
         return f"{kind} cannot be evaluated on a snapshot: {NOT_ON_A_SNAPSHOT[kind]}"
     return None
@@ -74,8 +82,8 @@ def _value_problems(key: str, value: Any, schema: Mapping[str, Any]) -> Iterator
     if PARAMETER in json.dumps(value):
         yield f"{key} must be a parameter as a whole; got one inside {shown(value)}"
         return
-    if key == "condition_parser" and value in ("pandas", "spark"):
-        yield f"condition_parser must be great_expectations; got {shown(value)}"
+    if key == "row_condition" and isinstance(value, str):
+        yield f"row_condition must be an object such as {_CONDITION}; got {shown(value)}"
     part = _without_parameters(schema["properties"][key])
     if not _fits(value, {"definitions": schema.get("definitions", {}), **part}):
         yield f"{key} must be {_accepted(part, schema)}; got {shown(value)}"

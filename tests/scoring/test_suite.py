@@ -100,7 +100,8 @@ def test_a_bad_severity_is_a_fault_with_its_line(tmp_path: Path) -> None:
         ({"min_value": 0, "mostly": 1.5}, "mostly must be number from 0 to 1; got 1.5"),
         ({"min_value": 0, "strict_min": "yes"}, 'strict_min must be boolean; got "yes"'),
         ({"min_value": 0, "result_format": "BASIC"}, "takes no 'result_format'"),
-        ({"min_value": 0, "condition_parser": "pandas"}, "condition_parser must be great_expectations"),
+        ({"min_value": 0, "row_condition": "delay > 0"}, "row_condition must be an object such as {"),
+        ({"min_value": 0, "condition_parser": "great_expectations"}, "takes no 'condition_parser'"),
     ],
 )
 def test_kwargs_that_a_type_does_not_take_are_faults(
@@ -108,6 +109,11 @@ def test_kwargs_that_a_type_does_not_take_are_faults(
 ) -> None:
     (fault,) = faults(tmp_path, between(**kwargs))
     assert message in fault
+
+
+def test_a_row_condition_is_an_object(tmp_path: Path) -> None:
+    condition = {"type": "comparison", "column": {"name": "delay"}, "operator": ">", "parameter": 0}
+    assert faults(tmp_path, between(min_value=0, row_condition=condition)) == []
 
 
 def test_a_missing_kwarg_is_a_fault(tmp_path: Path) -> None:
