@@ -66,7 +66,7 @@ def staged(
         }
         with duckdb.connect(config=settings) as connection:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
-            rows = connection.read_parquet(str(snapshot), file_row_number=True, hive_partitioning=False)
+            rows = connection.read_parquet(str(snapshot), file_row_number=True)
             judged, unjudged = judged_columns(extract.columns), raw_columns(extract.columns)
             rows.project(judged).create_view(TABLE)
             rows.project(f"{ROW.name}, {judged}, {unjudged}").create_view(ROWS)
@@ -164,7 +164,7 @@ def _key(extract: Extract) -> sa.ColumnElement[str]:
 
 
 def _read_back(staged: Staged, target: Path) -> Written:
-    lines = staged.connection.read_parquet(str(target), hive_partitioning=False)
+    lines = staged.connection.read_parquet(str(target))
     counted = lines.aggregate('"rule", "column", count(*)').fetchall()
     rows = dict(lines.aggregate('"verdict", count(DISTINCT "row")').fetchall())
     return Written(

@@ -27,8 +27,10 @@ from pipeline.job import Extract, Validate
 from pipeline.partition import Partition
 from pipeline.run import QUARANTINED, WITHHELD, RuleResult, Snapshot, Verdicts
 from pipeline.scoring.boundary import REPLACEMENT, arrow_schema
+from pipeline.scoring.rules import Reason
 from pipeline.scoring.suite import Suite, load_suite
 from pipeline.scoring.validate import validate, warm_up
+from pipeline.scoring.verdicts import Staged, Written, write_verdicts
 
 pytestmark = pytest.mark.integration
 
@@ -269,6 +271,26 @@ def test_a_rule_that_raises_fails_the_run_whatever_its_severity(judge: Judge, se
 def test_a_parameter_without_a_value_fails_the_run(judge: Judge, parameters: dict[str, None]) -> None:
     with pytest.raises(ValidationError, match=r"got none for low\. Known: .*day_start"):
         judge(rows({}), between(min_value={"$PARAMETER": "low"}, severity="info"), **parameters)
+
+
+def test_rows_that_do_not_add_up_fail_the_run(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.scoring.validate.count_good", lambda *_: 1)
+    with pytest.raises(ValidationError, match=r"must add up to 3; got 1 \+ 1 \+ 0"):
+        judge(rows({}, {}, {"distance": None}))
+    assert not (tmp_path / "verdicts.parquet").exists()
+
+
+def test_a_rule_whose_rows_were_not_all_written_fails_the_run(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgetful(stage: Staged, extract: Extract, reasons: list[Reason], target: Path) -> Written:
+        return write_verdicts(stage, extract, reasons[:-1], target)
+
+    monkeypatch.setattr("pipeline.scoring.validate.write_verdicts", forgetful)
+    with pytest.raises(ValidationError, match=r"must all be written; got .* on distance: 0 of 1"):
+        judge(rows({}, {"distance": -1.0, "carrier": None}), between(min_value=0))
 
 
 def test_a_snapshot_that_lost_rows_is_refused(tmp_path: Path) -> None:

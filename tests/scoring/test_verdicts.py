@@ -188,15 +188,15 @@ def test_lines_are_counted_by_rule_and_rows_once(tmp_path: Path) -> None:
     assert written == Written(quarantined=1, withheld=1, lines={("one", "name"): 2, ("two", "name"): 1})
 
 
-def test_lines_come_in_the_order_of_rows_though_many_fail_and_memory_is_short(tmp_path: Path) -> None:
-    number = 150_000
-    table = pa.table({"flight": pa.array(range(number), pa.int64()), "carrier": ["UA"] * number})
-    bare = Extract(key=("flight",), columns={"day": "date", "flight": "integer", "carrier": "text"}, sql="s")
+def test_lines_come_in_the_order_of_rows_though_every_key_stands_twice(tmp_path: Path) -> None:
+    number = 300_000
+    bare = Extract(key=("flight",), columns={"day": "date", "flight": "integer"}, sql="select")
+    table = pa.table({"day": [DAY] * number, "flight": [row // 2 for row in range(number)]})
     path = tmp_path / "snapshot.parquet"
-    pq.write_table(table.append_column("day", pa.array([DAY] * number)), path, row_group_size=20_000)
-    with staged(path, bare, tmp_path, memory_mb=64, threads=2) as stage:
-        always = Reason("all", ("carrier",), QUARANTINED, sa.column("carrier").is_not(None))
-        write_verdicts(stage, bare, [always], tmp_path / "verdicts.parquet")
+    pq.write_table(table, path, row_group_size=50_000)
+    with staged(path, bare, tmp_path, memory_mb=128, threads=2) as stage:
+        twice = [reason for reason in engine_reasons(bare, Partition(DAY)) if "unique" in reason.rule]
+        write_verdicts(stage, bare, twice, tmp_path / "verdicts.parquet")
     assert pq.read_table(tmp_path / "verdicts.parquet")["row"].to_pylist() == list(range(number))
 
 
