@@ -22,6 +22,8 @@ _MISSING_ELSEWHERE = re.compile(
     r"no such (table|column)|(Catalog|Binder) Error: (Table with name|Referenced (table|column))"
 )
 
+_ABSENT_MODULE = re.compile(r"(?:Required|No) module (?:named )?'([\w.]+)'")
+
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
@@ -35,10 +37,10 @@ def driver_errors() -> Iterator[None]:
 
 def _translated(error: AdbcError | DBAPIError) -> RunError:
     original = getattr(error, "orig", None) or error
-    if isinstance(original.__cause__, ImportError):
+    if absent := _ABSENT_MODULE.search(str(original)):
         return ExtractError(
-            f"the database's driver must have the Python modules it needs; got: {original.__cause__}. "
-            "Install the module, or cast the column in the declared query"
+            f"the database's driver must have the Python modules it needs; {absent[1]!r} is missing. "
+            "Install it, or cast the column in the declared query"
         )
     state = getattr(original, "sqlstate", None)
     return _by_state(state, _first_line(original)) if state else _without_state(error, original)

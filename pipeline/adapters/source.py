@@ -26,7 +26,9 @@ __all__ = ["driver_errors", "open_reader", "plain_url"]
 _BIND_TYPES = {"day": "date"}
 _POSTGRES_SESSION = (
     "set transaction isolation level repeatable read, read only",
-    "set local client_encoding = 'UTF8'",
+    # A database that takes any bytes for text would refuse to send what is no UTF-8.
+    """select set_config('client_encoding', case current_setting('server_encoding')
+        when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end, true)""",
     "set local time zone 'UTC'",
     # The same rows come in the same order on every read.
     "set local max_parallel_workers_per_gather = 0",

@@ -105,8 +105,8 @@ def _kind(field: pa.Field) -> str | None:
 
 
 def _accepts(field: pa.Field, kind: str, *, typed: bool) -> bool:
-    # ADBC sends money as a whole number of cents, which nothing downstream could tell.
-    if _native(field) == "money":
+    # Some drivers send numeric as text, and ADBC sends money as a whole number of cents.
+    if _native(field) in ("money", "numeric"):
         return False
     if pa.types.is_null(field.type) or _ACCEPTED[kind](field.type):
         return True
