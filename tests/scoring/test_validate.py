@@ -8,7 +8,6 @@ import resource
 import socket
 import subprocess
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -192,6 +191,13 @@ def test_instants_at_the_edges_of_the_day_are_judged_to_the_microsecond(judge: J
     early = INSTANTS.day_start - timedelta(microseconds=1)
     given = rows({"departs": INSTANTS.day_start}, {"departs": last}, {"departs": early})
     assert [row for row, *_ in short(judge(given, rule, last=last))] == [2]
+
+
+def test_a_bound_in_another_zone_is_the_same_instant(judge: Judge) -> None:
+    last = datetime(2013, 5, 1, 12, tzinfo=ZoneInfo("America/New_York"))
+    rule = between("departs", max_value={"$PARAMETER": "last"})
+    given = rows({}, {"departs": datetime(2013, 5, 1, 16, 0, 1, tzinfo=UTC)})
+    assert [row for row, *_ in short(judge(given, rule, last=last))] == [1]
 
 
 def test_uniqueness_under_a_row_condition_quarantines_every_copy_and_no_other(judge: Judge) -> None:
@@ -511,14 +517,13 @@ def test_validation_opens_no_connection(judge: Judge, monkeypatch: pytest.Monkey
     assert judge(rows({}), between(min_value=0)).good == 1
 
 
-def test_warming_up_leaves_the_process_s_warnings_and_logs_alone() -> None:
+def test_the_library_logs_nothing_because_its_messages_hold_values_of_rows() -> None:
     warm_up()
-    assert warnings.showwarning.__module__ != "logging"
     assert not logging.getLogger("great_expectations").isEnabledFor(logging.CRITICAL)
 
 
 QUIET = """
-import sys
+import logging, sys, warnings
 sys.path.insert(0, {tests!r})
 import test_validate
 from pathlib import Path
@@ -530,6 +535,10 @@ try:
     test_validate.judged(folder, test_validate.rows({{}}, {{"distance": -1.0}}), broken)
 except ValidationError:
     test_validate.judged(folder, test_validate.rows({{}}), test_validate.between(min_value=0))
+
+assert warnings.showwarning.__module__ != "logging", "the library's capture of warnings is undone"
+logging.captureWarnings(True)
+assert warnings.showwarning.__module__ == "logging", "and the process may still choose it"
 """
 
 
