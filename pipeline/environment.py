@@ -92,8 +92,8 @@ def _code_version(project: Path) -> str:
 
 def _git(project: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(  # noqa: S603 - fixed words, no shell
-            ["git", "-C", str(project), *arguments],  # noqa: S607 - git is found on the PATH
+        done = subprocess.run(
+            ["git", "-C", str(project), *arguments],
             capture_output=True,
             text=True,
             check=False,

@@ -138,8 +138,8 @@ def parse(sql: str) -> ParsedQuery:
 def _is_own(table: exp.Table, source: object) -> bool:
     if not isinstance(source, Scope) or table.db:
         return False
-    expression = source.expression.parent
-    return isinstance(expression, exp.CTE) and expression.alias == table.name
+    expression = source.expression.find_ancestor(exp.CTE)
+    return expression is not None and expression.alias == table.name
 
 
 def _known_tables(

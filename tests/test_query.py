@@ -94,6 +94,8 @@ def source(request: pytest.FixtureRequest) -> Run:
         "select id from events where day = :day; -- done",
         "(select id from events where day = :day) union all (select 1)",
         "with e as (select * from events) select id from e where known_at >= :day_start",
+        "with recursive n as (select 1 as i union all select i + 1 from n where i < 3) select i, :day from n",
+        "with recursive n(i) as (select 1 union all select m.i + 1 from n as m) select i, :day from n",
         "select id from Events where day = :day",
         "select e.id from events as e join planes using (name) where e.day = :day",
         "select id from events, generate_series(1, 2) g, unnest(array[1]) u where day = :day",
@@ -300,6 +302,17 @@ def test_every_mention_of_a_source_in_one_query_is_bounded(source: Run) -> None:
         from (select * from Events) as nested where id in (select id from events);
     """
     assert source(sql) == [{"scalar": 2, "joined": 2, "outer_rows": 2}]
+
+
+def test_a_recursive_expression_over_a_source_is_bounded(source: Run) -> None:
+    sql = """
+        with recursive walk(id) as (
+            select min(id) from events where day = :day
+            union all select walk.id + 1 from walk join events on events.id = walk.id + 1
+        )
+        select max(id) as last from walk
+    """
+    assert source(sql) == [{"last": 2}]
 
 
 def test_a_source_without_an_alias_keeps_its_name(source: Run) -> None:

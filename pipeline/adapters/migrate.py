@@ -40,7 +40,7 @@ _ROW_COLUMNS = (
     ("model_version", "integer", "Version of the model that gave the score; null for rule and default"),
     ("scored_at", "timestamptz not null", "When the row was scored"),
 )
-_quote = dialect().identifier_preparer.quote_identifier
+_quote = dialect().identifier_preparer.quote_identifier  # type: ignore[no-untyped-call]
 
 
 def rows_table(job: str) -> str:

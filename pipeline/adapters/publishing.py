@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +26,8 @@ _quote = dialect().identifier_preparer.quote_identifier  # type: ignore[no-untyp
 
 _WRITABLE = f"select 1 from {SCHEMA}.runs where run_no = $1 and status = 'running' and stage = 'validated' for share"
 _PART = (
-    f"insert into {SCHEMA}.run_parts (run_no, part, rows, sha256, score_sources, rows_withheld, warnings) "
-    "values ($1, $2, $3, $4, $5::jsonb, $6, $7::jsonb)"
+    f"insert into {SCHEMA}.run_parts (run_no, part, rows, sha256, score_sources, rows_withheld) "
+    "values ($1, $2, $3, $4, $5::jsonb, $6)"
 )
 
 _QUARANTINE_NAMES = {"column": "column_name"}
@@ -42,7 +43,6 @@ class LoadedPart:
     sha256: str
     score_sources_json: str
     rows_withheld: int
-    warnings_json: str
 
 
 class PartLoad:
@@ -85,7 +85,6 @@ class PartLoad:
                     part.sha256,
                     part.score_sources_json,
                     part.rows_withheld,
-                    part.warnings_json,
                 ),
             )
             self._connection.commit()
@@ -200,7 +199,7 @@ def flip(connection: sa.Connection, run: Run) -> FlipResult:
     return "published"
 
 
-def _move_pointer(run: Run) -> sa.ReturningUpdate[tuple[object]]:
+def _move_pointer(run: Run) -> sa.sql.dml.ReturningUpdate[tuple[datetime | None]]:
     # Instants of one (job, day) always grow, whatever the clock does.
     later = sa.func.greatest(
         sa.func.clock_timestamp(), pointer.c.published_at + sa.text("interval '1 microsecond'")

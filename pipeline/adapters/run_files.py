@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from upath import UPath
 
 from pipeline.adapters.store import Store, sha256_of
+from pipeline.errors import FatalError
 from pipeline.run import BATCH_ROWS, WITHHELD, RuleResult, Run, Snapshot, Verdicts
 
 _RESULTS = TypeAdapter(tuple[RuleResult, ...])
@@ -62,6 +63,14 @@ def load_snapshot(store: Store, run: Run, cache: Path) -> Snapshot | None:
         warnings=tuple(manifest["warnings"]),
         proved=manifest["proved"],
     )
+
+
+def sealed_snapshot(store: Store, run: Run, cache: Path) -> Snapshot:
+    """The run's sealed snapshot; raises FatalError when it is gone."""
+    snapshot = load_snapshot(store, run, cache)
+    if snapshot is None:
+        raise FatalError(f"the snapshot of run {run.run_id} must be sealed; it is gone from the store")
+    return snapshot
 
 
 def seal_verdicts(store: Store, run: Run, verdicts: Verdicts) -> None:
@@ -132,9 +141,7 @@ def fetch_for_proof(store: Store, run: Run, parts: Sequence[int], folder: Path) 
     source = store.run_folder(run)
     verdicts = pq.read_table(store.fetch(source / "verdicts.parquet", folder), columns=["row", "verdict"])
     withheld = [verdicts.filter(pc.field("verdict") == WITHHELD).select(["row"])]
-    withheld += [
-        pq.read_table(store.fetch(unanswered_file(store, run, part), folder)) for part in parts
-    ]
+    withheld += [pq.read_table(store.fetch(unanswered_file(store, run, part), folder)) for part in parts]
     path = folder / "withheld.parquet"
     pq.write_table(pa.concat_tables(withheld), path)
     return ProofFiles(

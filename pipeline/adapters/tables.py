@@ -187,7 +187,6 @@ run_parts = Table(
     Column("sha256", Text, nullable=False),
     Column("score_sources", JSONB, nullable=False),
     Column("rows_withheld", BigInteger, nullable=False),
-    Column("warnings", JSONB, nullable=False),
     PrimaryKeyConstraint("run_no", "part"),
     comment="Parts of a run's predictions that are loaded",
 )

@@ -85,9 +85,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
         return Path(archive.extract(path.stem, folder))
 
 
-def _load(
-    connection: Connection, cursor: Cursor, files: Mapping[str, Path], marker: str
-) -> None:
+def _load(connection: Connection, cursor: Cursor, files: Mapping[str, Path], marker: str) -> None:
     _execute(cursor, [f"create schema if not exists {SCHEMA}"])
     with TemporaryDirectory() as folder, staged(files, Path(folder)) as stage:
         for table in TABLES:

@@ -42,7 +42,7 @@ def prove(
     """
     quoted = ['"' + name.replace('"', '""') + '"' for name in key]
     query = _PROOF.format(keys=", ".join(quoted), first=quoted[0])
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_mb}MB",
         "temp_directory": str(spill),
         "threads": 2,

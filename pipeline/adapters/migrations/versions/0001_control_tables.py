@@ -260,7 +260,6 @@ def upgrade() -> None:
         sa.Column("sha256", sa.Text(), nullable=False),
         sa.Column("score_sources", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("rows_withheld", sa.BigInteger(), nullable=False),
-        sa.Column("warnings", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.ForeignKeyConstraint(["run_no"], ["nightshift.runs.run_no"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_no", "part"),
         schema="nightshift",

@@ -1,0 +1,169 @@
+"""Registered versions and the promotion history: the tables that a night trusts, without MLflow.
+
+Functions take a SQLAlchemy connection; the caller owns the transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from pipeline.adapters.tables import model_versions, promotions
+from pipeline.errors import RegistryError
+from pipeline.job import Extract, HistoryQuery
+from pipeline.lifecycle import promote as decide
+from pipeline.lifecycle.promote import Kind, Promotion
+
+_HISTORY = TypeAdapter(dict[str, HistoryQuery])
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version: its artifacts, its own feature code and queries, and what made it."""
+
+    job: str
+    version: int
+    feature_version: str
+    feature_source: str
+    feature_source_sha256: str
+    queries: Mapping[str, Any]
+    """`extract` and `history`, as the declaration had them."""
+    model_uri: str
+    model_sha256: str
+    baseline_uri: str
+    baseline_sha256: str
+    sklearn_version: str
+    trained_from: date
+    trained_to: date
+    labels_as_of: datetime
+    rows: int
+    data_fingerprint: str
+    code_version: str
+    seed: int
+    metrics: Mapping[str, Any]
+    owners: Mapping[str, Any]
+    registry_run_id: str
+
+    @property
+    def extract(self) -> Extract:
+        """The extract that this version was trained over."""
+        return Extract.model_validate_json(json.dumps(self.queries["extract"]))
+
+    @property
+    def history(self) -> dict[str, HistoryQuery]:
+        """The history queries that its features need."""
+        return _HISTORY.validate_json(json.dumps(self.queries["history"]))
+
+
+def feature_queries(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[str, str]:
+    """The SQL that feeds the features, by name: part of what a feature version is."""
+    return {"extract": extract.sql} | {f"history.{name}": query.sql for name, query in history.items()}
+
+
+def queries_json(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[str, Any]:
+    """Extract and history as the versions table keeps them."""
+    return {
+        "extract": extract.model_dump(mode="json"),
+        "history": {name: query.model_dump(mode="json") for name, query in history.items()},
+    }
+
+
+def insert(connection: sa.Connection, version: ModelVersion) -> None:
+    """Append a version; from now on nights may use it."""
+    connection.execute(sa.insert(model_versions).values(**vars(version)))
+
+
+def version(connection: sa.Connection, job: str, number: int) -> ModelVersion:
+    """A registered version; raises RegistryError naming those there are."""
+    columns = [column for column in model_versions.c if column.name != "registered_at"]
+    statement = sa.select(*columns).where(model_versions.c.job == job, model_versions.c.version == number)
+    row = connection.execute(statement).mappings().first()
+    if row is None:
+        there = ", ".join(map(str, numbers(connection, job))) or "none"
+        raise RegistryError(
+            f"version {number} of {job} must be registered; there are: {there}. "
+            f"Register one: nightshift train {job} --from … --to …"
+        )
+    return ModelVersion(**row)
+
+
+def numbers(connection: sa.Connection, job: str) -> list[int]:
+    """The numbers of a job's versions, sorted."""
+    statement = sa.select(model_versions.c.version).where(model_versions.c.job == job)
+    return sorted(connection.execute(statement).scalars())
+
+
+def promotion_history(connection: sa.Connection, job: str) -> list[Promotion]:
+    """Every promotion and roll-back of a job, in the order of recording."""
+    statement = sa.select(promotions).where(promotions.c.job == job).order_by(promotions.c.promotion_no)
+    return [Promotion(**row) for row in connection.execute(statement).mappings()]
+
+
+def in_force(connection: sa.Connection, job: str, at: datetime | None = None) -> Promotion:
+    """The promotion in force at an instant, now by default; raises RegistryError when there is none."""
+    found = decide.in_force(promotion_history(connection, job), at or datetime.now(UTC))
+    if found is None:
+        when = f"at {at.isoformat()}" if at else "now"
+        raise RegistryError(
+            f"a champion of {job} must be in force {when}; there is none. Promote one: nightshift promote {job} "
+            "VERSION --approved-by WHO --reason … --effective-from INSTANT, or choose --model current or VERSION"
+        )
+    return found
+
+
+def with_predecessor(connection: sa.Connection, job: str, number: int) -> list[ModelVersion]:
+    """A version and, where its promotion replaced another one, that one."""
+    pinned = version(connection, job, number)
+    before = [
+        row.previous_version
+        for row in promotion_history(connection, job)
+        if row.version == number and row.previous_version not in (None, number)
+    ]
+    return [pinned, version(connection, job, before[-1])] if before and before[-1] else [pinned]
+
+
+def record_promotion(
+    connection: sa.Connection,
+    promoted: ModelVersion,
+    *,
+    kind: Kind,
+    actor: str,
+    approved_by: str,
+    reason: str,
+    effective_from: datetime,
+) -> Promotion:
+    """Append to the history of the version's job; the caller holds `lock`."""
+    before = decide.in_force(promotion_history(connection, promoted.job), effective_from)
+    statement = sa.insert(promotions).values(
+        job=promoted.job,
+        version=promoted.version,
+        previous_version=before.version if before else None,
+        kind=kind,
+        effective_from=effective_from,
+        actor=actor,
+        approved_by=approved_by,
+        reason=reason,
+        model_sha256=promoted.model_sha256,
+    )
+    return Promotion(**connection.execute(statement.returning(promotions)).mappings().one())
+
+
+def lock(connection: sa.Connection, job: str) -> None:
+    """Let one change of a job's history or versions happen at a time, until the transaction ends."""
+    name = f"nightshift versions {job}"
+    connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+
+def alias_faults(job: str, history: Sequence[Promotion], alias: int | None) -> list[str]:
+    """Where MLflow's alias `champion` and the promotion history disagree."""
+    champion = decide.in_force(history, datetime.now(UTC))
+    expected = champion.version if champion else None
+    if alias == expected:
+        return []
+    return [f"MLflow's alias champion of {job} must be version {expected}; it is {alias}"]

@@ -1,0 +1,114 @@
+"""What is fixed before a run reads anything: its day, its name, its token, its model version."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Literal
+from uuid import uuid4
+
+import sqlalchemy as sa
+import structlog
+
+from pipeline.adapters import ledger, versions
+from pipeline.adapters.versions import ModelVersion
+from pipeline.declaration import load_job
+from pipeline.environment import Environment
+from pipeline.errors import UsageError
+from pipeline.job import Job
+from pipeline.partition import Partition
+from pipeline.run import Run, Trigger
+
+log = structlog.get_logger()
+
+ModelPolicy = Literal["current", "as-of"] | int
+"""Which version a run is pinned to: the champion now, the champion at the cut-off, or a version."""
+
+Reprocess = Literal["none", "failed", "completed"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks for: one partition of one job, and how."""
+
+    job: str
+    partition: Partition
+    policy: ModelPolicy = "current"
+    trigger: Trigger = "manual"
+    run_id: str | None = None
+    """Given for a retry: the run of that name goes on where it stopped."""
+
+
+def plan(env: Environment, request: Request) -> Run:
+    """Fix a run's name, token and model version, or take up the run of the given name again."""
+    job = load_job(env.project, request.job)
+    _refuse_unscheduled(job, request.partition)
+    with env.engine.begin() as connection:
+        if request.run_id and (found := ledger.find(connection, request.run_id)):
+            if (found["job"], found["day"]) != (job.name, request.partition.day):
+                raise UsageError(
+                    f"run {request.run_id} must be of {job.name} {request.partition}; "
+                    f"it is of {found['job']} {found['day']}"
+                )
+            ledger.resume(connection, found["run_no"])
+            return ledger.as_run(ledger.record(connection, found["run_no"]))
+        version = _choose_version(connection, job, request)
+        run = ledger.plan_run(connection, _planned(env, job, request, version))
+    log.info("planned", run_id=run.run_id, job=job.name, day=run.partition.key, token=run.token)
+    return run
+
+
+def _refuse_unscheduled(job: Job, partition: Partition) -> None:
+    schedule = job.declaration.schedule
+    if partition.day < schedule.start or (schedule.end and partition.day > schedule.end):
+        raise UsageError(
+            f"day must lie in the schedule of {job.name}, {schedule.start} to {schedule.end or 'today'}; "
+            f"got {partition}"
+        )
+    if job.instants(partition).cutoff > datetime.now(UTC):
+        raise UsageError(f"day must have passed its cut-off {schedule.cutoff}; got {partition}")
+
+
+def _choose_version(connection: sa.Connection, job: Job, request: Request) -> ModelVersion:
+    if isinstance(request.policy, int):
+        return versions.version(connection, job.name, request.policy)
+    at = job.instants(request.partition).cutoff if request.policy == "as-of" else None
+    return versions.version(connection, job.name, versions.in_force(connection, job.name, at).version)
+
+
+def _planned(env: Environment, job: Job, request: Request, version: ModelVersion) -> ledger.Planned:
+    following = job.instants(request.partition.next()).cutoff
+    overwritten = any(source.overwritten for source in job.declaration.sources.values())
+    return ledger.Planned(
+        run_id=request.run_id or new_run_id(job.name, request.partition),
+        job=job.name,
+        partition=request.partition,
+        trigger=request.trigger,
+        triggered_by=getpass.getuser(),
+        owners=job.declaration.owners.model_dump(mode="json"),
+        cutoff=job.instants(request.partition).cutoff,
+        as_of=not (overwritten and datetime.now(UTC) >= following),
+        model_version=version.version,
+        feature_version=version.feature_version,
+        model_policy=str(request.policy),
+        code_version=env.code_version,
+    )
+
+
+def days_to_run(
+    env: Environment, job: str, days: Sequence[Partition], reprocess: Reprocess
+) -> list[Partition]:
+    """The days of a backfill: untried ones, with `failed` also unpublished ones, with `completed` all."""
+    load_job(env.project, job)
+    with env.engine.connect() as connection:
+        tried = ledger.attempts(connection, job, days[0], days[-1])
+        visible = ledger.visible_days(connection, job, days[0], days[-1])
+    skipped: Container[date] = {"none": tried, "failed": visible, "completed": ()}[reprocess]
+    return [partition for partition in days if partition.day not in skipped]
+
+
+def new_run_id(job: str, partition: Partition) -> str:
+    """A name that no other run has."""
+    return f"{job}-{partition}-{uuid4().hex[:8]}"

@@ -1,0 +1,161 @@
+"""Nights replayed for training: the very extract → validate → featurize that a night runs (law 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.adapters.source import open_reader
+from pipeline.adapters.versions import feature_queries
+from pipeline.declaration import feature_file, suite_file
+from pipeline.environment import Environment
+from pipeline.errors import ExtractError, FatalError, UsageError, ValidationError
+from pipeline.frames import history_frame, key_index
+from pipeline.job import Job
+from pipeline.lifecycle.fit import TrainingRows, key_hashes, sample_by_key
+from pipeline.partition import Partition
+from pipeline.query import Query, compose
+from pipeline.run import Snapshot
+from pipeline.scoring.extract import ExtractPlan, extract
+from pipeline.scoring.feature_code import FeatureCode, load_feature_code
+from pipeline.scoring.featurize import features
+from pipeline.scoring.suite import Suite, load_suite
+from pipeline.streams import ahead
+
+_LABEL = "__label"
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One replayed night: its labelled rows, what was read, or why it would not have published."""
+
+    partition: Partition
+    fingerprint: str | None
+    rows: TrainingRows | None
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a night has read: its snapshot, or the error it would have ended with."""
+
+    partition: Partition
+    folder: Path
+    snapshot: Snapshot | None
+    labels: pa.Table | None
+    refused: str | None
+
+
+def tree_code(env: Environment, job: Job) -> FeatureCode:
+    """The feature code of the tree, with the declaration's queries."""
+    source = feature_file(env.project, job.name).read_text(encoding="utf-8")
+    declaration = job.declaration
+    return load_feature_code(job.name, source, feature_queries(declaration.extract, declaration.history))
+
+
+def replay(
+    env: Environment, job: Job, code: FeatureCode, days: Sequence[Partition], as_of: datetime
+) -> Iterator[Replayed]:
+    """Each night with the labels known at `as_of`; a night that would have failed is told as refused."""
+    if job.declaration.outcomes is None:
+        raise UsageError(f"{job.name} must declare outcomes to be trained; add outcomes: {{label, sql}}")
+    suite = load_suite(suite_file(env.project, job.name))
+    with env.store.workspace() as folder:
+        for read in ahead(_read_nights(env, job, days, as_of, folder), depth=2):
+            yield _learn(job, code, suite, read)
+
+
+def _read_nights(
+    env: Environment, job: Job, days: Sequence[Partition], as_of: datetime, folder: Path
+) -> Iterator[_Read]:
+    declaration = job.declaration
+    plan = ExtractPlan(
+        extract=declaration.extract,
+        sources=declaration.sources,
+        history=declaration.history,
+        parameters=declaration.validate_.parameters,
+    )
+    for partition in days:
+        night = folder / partition.key
+        night.mkdir()
+        try:
+            with open_reader(env.source_url, job.instants(partition).binds()) as reader:
+                snapshot = extract(reader, plan, night)
+        except ExtractError as error:
+            yield _Read(partition, night, None, None, f"{type(error).__name__}: {error}")
+        else:
+            yield _Read(partition, night, snapshot, _labels(env, job, partition, as_of), None)
+
+
+def _labels(env: Environment, job: Job, partition: Partition, as_of: datetime) -> pa.Table:
+    """The key columns and the label of rows whose label was known at `as_of`."""
+    outcomes = job.declaration.outcomes
+    if outcomes is None:
+        raise UsageError(f"{job.name} must declare outcomes")
+    binds = {**job.instants(partition).binds(), "cutoff": as_of}
+    with open_reader(env.source_url, binds) as reader:
+        sql = compose(Query("outcomes.sql", outcomes.sql), job.declaration.sources, reader.dialect)
+        table = pa.Table.from_batches(list(reader.batches(sql)))
+    wanted = [*job.declaration.extract.key, outcomes.label]
+    missing = [name for name in wanted if name not in table.column_names]
+    if missing:
+        raise FatalError(f"outcomes.sql must give the key and the label; got none named {missing}")
+    return table.select(wanted)
+
+
+def _learn(job: Job, code: FeatureCode, suite: Suite, read: _Read) -> Replayed:
+    from pipeline.scoring.validate import validate
+
+    if read.snapshot is None or read.labels is None:
+        return Replayed(read.partition, None, None, read.refused)
+    declaration = job.declaration
+    verdicts_file = read.folder / "verdicts.parquet"
+    try:
+        validate(
+            read.snapshot,
+            suite,
+            declaration.extract,
+            declaration.validate_,
+            read.partition,
+            job.instants(read.partition),
+            verdicts_file,
+            memory_mb=declaration.resources.memory_mb // 2,
+            threads=declaration.resources.cpus,
+        )
+    except ValidationError as error:
+        return Replayed(read.partition, read.snapshot.fingerprint, None, f"ValidationError: {error}")
+    unfit = pq.read_table(verdicts_file, columns=["row"]).column("row").to_numpy()
+    table = pq.read_table(read.snapshot.path)
+    fit = np.setdiff1d(np.arange(table.num_rows), unfit)
+    rows = _labelled_rows(job, code, read.snapshot, table.take(pa.array(fit)), read.labels)
+    return Replayed(read.partition, read.snapshot.fingerprint, rows, None)
+
+
+def _labelled_rows(
+    job: Job, code: FeatureCode, snapshot: Snapshot, table: pa.Table, labels: pa.Table
+) -> TrainingRows:
+    declaration, key = job.declaration, list(job.declaration.extract.key)
+    label = labels.column_names[-1]
+    history = {
+        name: history_frame(name, pq.read_table(snapshot.history[name]), query.key)
+        for name, query in declaration.history.items()
+    }
+    known_labels = history_frame("outcomes", labels, key)[label].to_numpy()
+    position = key_index(labels, key).get_indexer(key_index(table, key))
+    known = position >= 0
+    table = table.filter(pa.array(known)).append_column(_LABEL, pa.array(known_labels[position[known]]))
+    if declaration.train.rows_per_day is not None:
+        table = sample_by_key(table, key, declaration.train.rows_per_day)
+    rows = table.drop_columns([_LABEL]).combine_chunks()
+    return TrainingRows(
+        features=features(code, rows, declaration.extract.columns, history),
+        label=table.column(_LABEL).to_numpy(),
+        day=table.column("day").to_numpy().astype("datetime64[D]"),
+        key=key_hashes(table, key),
+    )

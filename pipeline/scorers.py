@@ -1,0 +1,172 @@
+"""Who may answer in a run: the pinned version and the declared steps behind it, each loaded when needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import structlog
+
+from pipeline.adapters import models, registry, run_files
+from pipeline.adapters.carried import earlier_scores
+from pipeline.adapters.versions import ModelVersion, feature_queries
+from pipeline.environment import Environment
+from pipeline.errors import FatalError, FeatureError, ModelError
+from pipeline.frames import history_frame
+from pipeline.job import Job, ScoreSource
+from pipeline.lifecycle import fallback
+from pipeline.lifecycle.fallback import Answer, Step
+from pipeline.run import Run, Snapshot
+from pipeline.scoring.feature_code import FeatureCode, load_feature_code
+from pipeline.scoring.featurize import features, rule_scores
+from pipeline.scoring.score import predict
+from pipeline.shard import Unfit, predictions, write_part
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
+log = structlog.get_logger()
+
+MODEL_STEPS: tuple[ScoreSource, ...] = ("champion", "previous_model", "baseline")
+
+
+def history_name(version: ModelVersion, name: str) -> str:
+    """Under which name a snapshot keeps a history query of a version."""
+    return f"history/{version.feature_version}/{name}"
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """The answerers of one run: `versions` holds the pinned version and, where there is one, the one before."""
+
+    env: Environment
+    job: Job
+    run: Run
+    snapshot: Snapshot
+    versions: Sequence[ModelVersion]
+    folder: Path
+
+    def attempts(self) -> Iterator[tuple[str, Callable[[], Step]]]:
+        """What may answer good rows, best first: a model alone, then the row-wise steps together."""
+        chain: tuple[ScoreSource, ...] = ("champion", *self.job.declaration.fallback.model_failure)
+        for position, step in enumerate(chain):
+            if step in MODEL_STEPS:
+                yield step, partial(self._model_step, step)
+            else:
+                rows = [name for name in chain[position:] if name not in MODEL_STEPS]
+                yield step, partial(self._row_steps, rows)
+                return
+
+    def for_bad_rows(self) -> Step:
+        """What answers rows that no model may see."""
+        return self._row_steps(self.job.declaration.fallback.bad_row)
+
+    def _row_steps(self, names: Sequence[str]) -> Step:
+        steps = [self._row_step(name) for name in names]
+        return lambda rows: fallback.answer(rows, steps)
+
+    def _row_step(self, name: str) -> Step:
+        declared = self.job.declaration.fallback
+        if name == "rule":
+            code, columns = feature_code(self.versions[0]), self.versions[0].extract.columns
+            return fallback.rule(
+                lambda rows: rule_scores(code, rows, columns, self.job.declaration.model.output)
+            )
+        if name == "carried_forward":
+            return self._carried_forward
+        if declared.default is None:
+            raise FatalError("fallback.default must be declared for the step default")
+        return fallback.default(declared.default)
+
+    @cached_property
+    def _carried_forward(self) -> Step:
+        declared = self.job.declaration.fallback.carried_forward
+        if declared is None:
+            raise FatalError("fallback.carried_forward must be declared for the step carried_forward")
+        table = earlier_scores(
+            self.env.warehouse_url, self.job.name, self.run.partition, declared.key, declared.max_age_days
+        )
+        return fallback.carried_forward(table, declared.key)
+
+    def _model_step(self, step: ScoreSource) -> Step:
+        if step == "previous_model" and len(self.versions) == 1:
+            raise ModelError("a previous champion must be in the promotion history; there is none")
+        version = self.versions[1 if step == "previous_model" else 0]
+        code, history = feature_code(version), self._history(version)
+        model = self._load(version, baseline=step == "baseline")
+        output = self.job.declaration.model.output
+
+        def answer(rows: pa.RecordBatch) -> Answer:
+            frame = features(code, rows, version.extract.columns, history)
+            return Answer.of(step, predict(model, frame, output), version=version.version)
+
+        return answer
+
+    def _history(self, version: ModelVersion) -> dict[str, pd.DataFrame]:
+        return {
+            name: history_frame(
+                name, pq.read_table(self.snapshot.history[history_name(version, name)]), query.key
+            )
+            for name, query in version.history.items()
+        }
+
+    def _load(self, version: ModelVersion, *, baseline: bool) -> BaseEstimator:
+        uri, sha256 = (
+            (version.baseline_uri, version.baseline_sha256)
+            if baseline
+            else (version.model_uri, version.model_sha256)
+        )
+        try:
+            file = registry.fetch(uri, self.folder)
+        except OSError as error:
+            raise ModelError(
+                f"the artifact of version {version.version} must be readable; got {type(error).__name__}"
+            ) from error
+        return models.load(file, sha256, version.sklearn_version)
+
+
+def feature_code(version: ModelVersion) -> FeatureCode:
+    """A version's own feature code, loaded from its registered source, hash checked."""
+    source = version.feature_source
+    if hashlib.sha256(source.encode()).hexdigest() != version.feature_source_sha256:
+        raise ModelError(f"the feature source of version {version.version} must be the registered one")
+    queries = tuple(sorted(feature_queries(version.extract, version.history).items()))
+    return _feature_code(version.job, source, queries)
+
+
+@lru_cache(maxsize=8)
+def _feature_code(job: str, source: str, queries: tuple[tuple[str, str], ...]) -> FeatureCode:
+    return load_feature_code(job, source, dict(queries))
+
+
+def score_part(
+    env: Environment, job: Job, run: Run, versions: Sequence[ModelVersion], part: int
+) -> list[str]:
+    """Score by the first answerer that holds through the whole part; the warnings tell who did not.
+
+    Raises the champion's error when nobody else may answer.
+    """
+    warnings: list[str] = []
+    failures: list[Exception] = []
+    with env.store.workspace() as folder:
+        snapshot = run_files.sealed_snapshot(env.store, run, folder)
+        unfit = Unfit.of(run_files.load_verdicts(env.store, run, folder))
+        scorers = Scorers(env, job, run, snapshot, versions, folder)
+        for name, prepare in scorers.attempts():
+            try:
+                stream = predictions(job, run, snapshot, unfit, prepare(), scorers.for_bad_rows())
+                write_part(env, job, run, part, stream, folder)
+            except (ModelError, FeatureError) as error:
+                failures.append(error)
+                warnings.append(f"{name} did not answer: {error}")
+                log.warning("answerer failed", answerer=name, error=str(error))
+            else:
+                return warnings
+    raise failures[0]

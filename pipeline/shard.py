@@ -1,0 +1,164 @@
+"""Scores one shard of a snapshot: streamed, in parallel over batches, with the fallback chains.
+
+A shard is answered by one model: where the champion fails, the whole shard is scored again by the next step
+of the declared chain. Rows that no model may see have their own chain.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.adapters import run_files
+from pipeline.adapters.publishing import LoadedPart, PartLoad
+from pipeline.adapters.store import sha256_of
+from pipeline.environment import Environment
+from pipeline.job import Job
+from pipeline.lifecycle.fallback import Answer, Step
+from pipeline.run import BATCH_ROWS, QUARANTINED, WITHHELD, Run, Snapshot, Verdicts
+from pipeline.scoring.output import (
+    Prediction,
+    assemble,
+    dictionary_columns,
+    parquet_schema,
+    sql_schema,
+)
+from pipeline.streams import ahead, mapped
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """The positions of a snapshot's rows that no model may see, sorted."""
+
+    quarantined: npt.NDArray[np.int64]
+    withheld: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, verdicts: Verdicts) -> Unfit:
+        """Read the verdicts' file."""
+        table = pq.read_table(verdicts.path, columns=["row", "verdict"])
+        return cls(_positions(table, QUARANTINED), _positions(table, WITHHELD))
+
+
+def _positions(table: pa.Table, verdict: str) -> npt.NDArray[np.int64]:
+    found = table.filter(pc.field("verdict") == verdict).column("row")
+    positions: npt.NDArray[np.int64] = np.unique(found.to_numpy())
+    return positions
+
+
+@dataclass
+class Summary:
+    """What became of a shard's rows."""
+
+    score_sources: Counter[str] = field(default_factory=Counter)
+    unanswered: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, prediction: Prediction) -> None:
+        """Count one batch."""
+        for entry in prediction.parquet.column("score_source").value_counts().to_pylist():
+            self.score_sources[entry["values"]] += entry["counts"]
+        self.unanswered.append(prediction.unanswered)
+        self.rows += prediction.parquet.num_rows
+
+
+def predictions(
+    job: Job, run: Run, snapshot: Snapshot, unfit: Unfit, good: Step, bad: Step
+) -> Iterator[Prediction]:
+    """The snapshot's rows in their order, answered by `good` or `bad`; withheld rows are left out."""
+    at = datetime.now(UTC)
+
+    def answered(item: tuple[int, pa.RecordBatch]) -> Prediction:
+        start, batch = item
+        numbers = np.arange(start, start + batch.num_rows, dtype=np.int64)
+        shown = ~np.isin(numbers, unfit.withheld)
+        if not shown.all():
+            batch, numbers = batch.filter(pa.array(shown)), numbers[shown]
+        answer = _answer(batch, np.isin(numbers, unfit.quarantined), good, bad)
+        return assemble(job, run, batch, numbers, answer.columns(), at)
+
+    yield from mapped(answered, _numbered(snapshot.path), job.declaration.resources.cpus)
+
+
+def _answer(batch: pa.RecordBatch, is_bad: npt.NDArray[np.bool_], good: Step, bad: Step) -> Answer:
+    if not is_bad.any():
+        return good(batch)
+    answer = Answer.none(batch.num_rows)
+    for mask, step in ((~is_bad, good), (is_bad, bad)):
+        positions = np.flatnonzero(mask)
+        if len(positions):
+            answer = answer.put(positions, step(batch.take(pa.array(positions))))
+    return answer
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
+    # pyarrow's default reader buffers whole row groups ahead and is not bounded.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        start = 0
+        for batch in file.iter_batches(BATCH_ROWS):
+            yield start, batch
+            start += batch.num_rows
+
+
+def write_part(
+    env: Environment, job: Job, run: Run, part: int, stream: Iterable[Prediction], folder: Path
+) -> Summary:
+    """Write one part to both sinks: its file is sealed before its rows are committed."""
+    summary = Summary()
+    file = folder / f"part-{part:05d}.parquet"
+    with PartLoad(env.warehouse_url, run, part) as load:
+        with _part_writer(job, run, file) as writer:
+
+            def written() -> Iterator[pa.RecordBatch]:
+                for prediction in stream:
+                    summary.add(prediction)
+                    writer.write_batch(prediction.parquet)
+                    yield prediction.sql
+
+            if job.declaration.publish.sql:
+                load.rows(sql_schema(job), ahead(written()))
+            else:
+                for _ in written():
+                    continue
+        loaded = _seal_part(env, run, part, summary, file)
+        load.commit(loaded)
+    return summary
+
+
+def _part_writer(job: Job, run: Run, file: Path) -> pq.ParquetWriter:
+    provenance = {
+        "nightshift.run_id": run.run_id,
+        "nightshift.run_no": str(run.run_no),
+        "nightshift.token": str(run.token),
+    }
+    return pq.ParquetWriter(
+        file,
+        parquet_schema(job).with_metadata(provenance),
+        compression="zstd",
+        use_dictionary=dictionary_columns(job),
+    )
+
+
+def _seal_part(env: Environment, run: Run, part: int, summary: Summary, file: Path) -> LoadedPart:
+    unanswered = np.concatenate([np.empty(0, dtype=np.int64), *summary.unanswered])
+    positions = file.with_name(f"unanswered-{part:05d}.parquet")
+    pq.write_table(pa.table({"row": unanswered}), positions)
+    sha256 = sha256_of(file)
+    env.store.seal(positions, run_files.unanswered_file(env.store, run, part))
+    env.store.seal(file, run_files.part_file(env.store, run, part))
+    return LoadedPart(
+        rows=summary.rows,
+        sha256=sha256,
+        score_sources_json=json.dumps(summary.score_sources),
+        rows_withheld=len(unanswered),
+    )

@@ -1,0 +1,280 @@
+"""The night, step by step: the only module that knows the order and does the I/O between the stages.
+
+plan → extract → validate → score → publish. Each step reads what the step before it left (runs table and
+sealed files), may run in a process of its own, and does nothing when its work is done already.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from pipeline.adapters import ledger, publishing, run_files
+from pipeline.adapters.source import open_reader
+from pipeline.adapters.versions import ModelVersion, with_predecessor
+from pipeline.declaration import load_job, suite_file
+from pipeline.environment import Environment
+from pipeline.errors import (
+    TransientError,
+    ValidationError,
+)
+from pipeline.job import Job
+from pipeline.partition import Partition
+from pipeline.planning import Request, plan
+from pipeline.run import Run, Stage
+from pipeline.scorers import history_name, score_part
+from pipeline.scoring.conserve import prove
+from pipeline.scoring.extract import ExtractPlan
+from pipeline.scoring.extract import extract as read_partition
+from pipeline.scoring.suite import load_suite
+from pipeline.usage import Meter
+
+log = structlog.get_logger()
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+_ATTEMPTS = 3
+_ONLY_PART = 0
+_STAGES: tuple[Stage, ...] = ("planned", "extracted", "validated", "scored", "sealed", "published")
+
+
+def extract(env: Environment, run: Run) -> None:
+    """Read the partition once and seal the snapshot."""
+    with _step(env, run, "extracted") as wanted:
+        if not wanted:
+            return
+        job = load_job(env.project, run.job)
+        with env.engine.connect() as connection:
+            versions = with_predecessor(connection, run.job, run.model_version)
+        reads = extract_plan(job, versions)
+        binds = job.instants(run.partition).binds()
+        with env.store.workspace() as folder:
+            with open_reader(env.source_url, binds) as reader:
+                snapshot = read_partition(reader, reads, folder)
+            uri = run_files.seal_snapshot(env.store, run, snapshot, folder)
+        with env.engine.begin() as connection:
+            ledger.add_warnings(connection, run.run_no, snapshot.warnings)
+            ledger.advance(
+                connection,
+                run.run_no,
+                "extracted",
+                snapshot_uri=str(uri.parent),
+                snapshot_fingerprint=snapshot.fingerprint,
+                proved=snapshot.proved,
+                bytes_read=snapshot.bytes,
+                rows_in=snapshot.rows,
+            )
+        log.info("extracted", rows=snapshot.rows, fingerprint=snapshot.fingerprint[:12])
+
+
+def extract_plan(job: Job, versions: list[ModelVersion]) -> ExtractPlan:
+    """What a run of these versions reads: the first one's rows, every one's history, the tree's bounds."""
+    history = {
+        history_name(version, name): query for version in versions for name, query in version.history.items()
+    }
+    declaration = job.declaration
+    return ExtractPlan(
+        extract=versions[0].extract,
+        sources=declaration.sources,
+        history=history,
+        parameters=declaration.validate_.parameters,
+    )
+
+
+def validate(env: Environment, run: Run) -> None:
+    """Judge the snapshot by the suite; what no model may see goes to the quarantine."""
+    with _step(env, run, "validated") as wanted:
+        if not wanted:
+            return
+        from pipeline.scoring.validate import validate as judge
+
+        job = load_job(env.project, run.job)
+        declaration = job.declaration
+        suite = load_suite(suite_file(env.project, run.job))
+        with env.store.workspace() as folder:
+            snapshot = run_files.sealed_snapshot(env.store, run, folder)
+            target = folder / "verdicts.parquet"
+            try:
+                verdicts = judge(
+                    snapshot,
+                    suite,
+                    declaration.extract,
+                    declaration.validate_,
+                    run.partition,
+                    job.instants(run.partition),
+                    target,
+                    memory_mb=declaration.resources.memory_mb // 2,
+                    threads=declaration.resources.cpus,
+                )
+            except ValidationError:
+                if target.is_file():
+                    publishing.load_quarantine(env.warehouse_url, run, target)
+                raise
+            publishing.load_quarantine(env.warehouse_url, run, target)
+            run_files.seal_verdicts(env.store, run, verdicts)
+        with env.engine.begin() as connection:
+            ledger.add_warnings(connection, run.run_no, verdicts.warnings)
+            ledger.advance(
+                connection,
+                run.run_no,
+                "validated",
+                suite_sha256=suite.sha256,
+                suite_results=run_files.results_json(verdicts.results),
+                rows_quarantined=verdicts.quarantined + verdicts.withheld,
+            )
+        log.info(
+            "validated", good=verdicts.good, quarantined=verdicts.quarantined, withheld=verdicts.withheld
+        )
+
+
+def score(env: Environment, run: Run) -> None:
+    """Score every row once, with the pinned version or by a fallback chain, and load the rows unseen."""
+    with _step(env, run, "scored") as wanted:
+        if not wanted:
+            return
+        job = load_job(env.project, run.job)
+        with env.engine.connect() as connection:
+            loaded = ledger.part_loaded(connection, run.run_no, _ONLY_PART)
+            versions = with_predecessor(connection, run.job, run.model_version)
+        if loaded is None:
+            warnings = score_part(env, job, run, versions, _ONLY_PART)
+            with env.engine.begin() as connection:
+                ledger.add_warnings(connection, run.run_no, warnings)
+        with env.engine.begin() as connection:
+            ledger.advance(connection, run.run_no, "scored")
+        log.info("scored")
+
+
+def publish(env: Environment, run: Run) -> ledger.Record:
+    """Prove conservation, seal, and let readers see the run unless a newer one is published."""
+    job = load_job(env.project, run.job)
+    with _step(env, run, "sealed") as wanted:
+        if wanted:
+            _seal(env, job, run)
+    with _step(env, run, "published") as wanted:
+        if wanted:
+            with env.engine.begin() as connection:
+                result = publishing.flip(connection, run)
+            with env.engine.begin() as connection:
+                publishing.retire_older(connection, run)
+            log.info(result, token=run.token)
+    if job.declaration.publish.parquet:
+        show_parquet(env, run.job, run.partition)
+    with env.engine.connect() as connection:
+        return ledger.record(connection, run.run_no)
+
+
+def _seal(env: Environment, job: Job, run: Run) -> None:
+    extract_ = job.declaration.extract
+    with env.engine.connect() as connection:
+        parts = ledger.parts(connection, run.run_no)
+        rows_in = ledger.record(connection, run.run_no)["rows_in"]
+    with env.store.workspace() as folder:
+        files = run_files.fetch_for_proof(env.store, run, [part["part"] for part in parts], folder)
+        predicted = prove(
+            extract_.key,
+            files.snapshot,
+            files.withheld,
+            files.parts,
+            rows_in=rows_in,
+            spill=folder,
+            memory_mb=job.declaration.resources.memory_mb // 2,
+        )
+        sha256 = run_files.seal_predictions(env.store, run, files.parts, folder)
+    sources: dict[str, int] = {}
+    for part in parts:
+        for source, count in part["score_sources"].items():
+            sources[source] = sources.get(source, 0) + count
+    counts = {
+        "rows_scored": sources.get("champion", 0),
+        "rows_fallback": predicted - sources.get("champion", 0),
+        "rows_withheld": rows_in - predicted,
+        "score_sources": sources,
+        "degraded": predicted > sources.get("champion", 0),
+        "parquet_uri": str(run_files.predictions_file(env.store, run)),
+        "parquet_sha256": sha256,
+    }
+    with env.engine.begin() as connection:
+        if job.declaration.publish.sql:
+            publishing.check_sql_counts(connection, run, sources)
+        publishing.seal(connection, run, counts)
+
+
+def show_parquet(env: Environment, job: str, partition: Partition) -> None:
+    """Make the dataset's file of a day the one of the run that the pointer names."""
+    with env.engine.begin() as connection:
+        visible = publishing.lock_visible(connection, job, partition)
+        if visible is None or visible["parquet_run_no"] == visible["run_no"]:
+            return
+        source = run_files.predictions_file(env.store, ledger.as_run(visible))
+        env.store.copy(source, env.store.current_file(job, partition))
+        publishing.parquet_shown(connection, job, partition, visible["run_no"])
+
+
+def repair(env: Environment, job: Job) -> int:
+    """Bring Parquet files that a crash left behind the pointer up to it; how many there were."""
+    if not job.declaration.publish.parquet:
+        return 0
+    with env.engine.connect() as connection:
+        stale = ledger.stale_parquet(connection, job.name)
+    for partition in stale:
+        show_parquet(env, job.name, partition)
+    return len(stale)
+
+
+def night(env: Environment, request: Request) -> ledger.Record:
+    """One whole run in this process, retried where the fault may pass; raises when it failed."""
+    run = _retried(plan, env, request)
+    if run.stage == "planned":
+        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+    for step in (extract, validate, score):
+        _retried(step, env, run)
+    return _retried(publish, env, run)
+
+
+def _retried(step: Callable[[Environment, T], R], env: Environment, subject: T) -> R:
+    attempts = Retrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(multiplier=1, max=30),
+        reraise=True,
+    )
+    return attempts(step, env, subject)
+
+
+def _warm_up() -> None:
+    # Great Expectations takes seconds to import; meanwhile the extract waits for the source.
+    from pipeline.scoring.validate import warm_up
+
+    warm_up()
+
+
+@contextmanager
+def _step(env: Environment, run: Run, stage: Stage) -> Iterator[bool]:
+    """Whether the stage is still to be done; what it used and how it failed goes into the runs table."""
+    with structlog.contextvars.bound_contextvars(
+        run_id=run.run_id, job=run.job, day=run.partition.key, stage=stage
+    ):
+        with env.engine.begin() as connection:
+            ledger.resume(connection, run.run_no)
+            record = ledger.record(connection, run.run_no)
+        if record["status"] != "running":
+            yield False
+            return
+        meter = Meter()
+        try:
+            yield _STAGES.index(record["stage"]) < _STAGES.index(stage)
+        except BaseException as error:
+            log.warning("failed", error_type=type(error).__name__)
+            with env.engine.begin() as connection:
+                ledger.finish(connection, run.run_no, "failed", error)
+            raise
+        finally:
+            with env.engine.begin() as connection:
+                ledger.add_usage(connection, run.run_no, meter.cpu_seconds, meter.peak_memory_mb)

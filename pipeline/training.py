@@ -1,0 +1,217 @@
+"""`nightshift train`, promote and roll back: a model's life as far as the first nights need it."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+import structlog
+
+from pipeline.adapters import models, versions
+from pipeline.adapters.registry import Lineage, Registry
+from pipeline.adapters.versions import ModelVersion
+from pipeline.declaration import load_job
+from pipeline.environment import Environment
+from pipeline.errors import FatalError
+from pipeline.job import Job
+from pipeline.lifecycle import promote as decide
+from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
+from pipeline.lifecycle.promote import Kind, Promotion
+from pipeline.partition import Partition
+from pipeline.replay import Replayed, replay, tree_code
+from pipeline.scoring.fingerprint import of_many
+
+log = structlog.get_logger()
+
+
+def registry_of(env: Environment) -> Registry:
+    """The MLflow registry of this environment."""
+    return Registry(env.registry_url, env.store.root / "registry")
+
+
+def train(
+    env: Environment,
+    job_name: str,
+    days: Sequence[Partition],
+    as_of: datetime,
+    seed: int | None,
+    on_night: Callable[[Replayed], None],
+) -> ModelVersion:
+    """Replay nights, fit, and register a version with all that a run needs to use it alone.
+
+    Raises FatalError when there is too little to learn from; DeclarationError or FeatureError before any
+    night is read.
+    """
+    job = load_job(env.project, job_name)
+    code = tree_code(env, job)
+    nights = []
+    for night in replay(env, job, code, days, as_of):
+        nights.append(night)
+        on_night(night)
+    settings = job.declaration.train
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    candidate = fit(code, _together(job, nights), settings, job.declaration.model.output)
+    return _register(env, job, candidate, nights, as_of)
+
+
+def _together(job: Job, nights: Sequence[Replayed]) -> TrainingRows:
+    learned = [night.rows for night in nights if night.rows is not None]
+    if not learned:
+        reasons = sorted({night.refused or "no labels" for night in nights})
+        raise FatalError(
+            f"training {job.name} needs nights that would have published; got none of {len(nights)}: "
+            + "; ".join(reasons[:3])
+        )
+    return TrainingRows(
+        features=pd.concat([rows.features for rows in learned], ignore_index=True),
+        label=np.concatenate([rows.label for rows in learned]),
+        day=np.concatenate([rows.day for rows in learned]),
+        key=np.concatenate([rows.key for rows in learned]),
+    )
+
+
+def _register(
+    env: Environment, job: Job, candidate: Candidate, nights: Sequence[Replayed], as_of: datetime
+) -> ModelVersion:
+    declaration = job.declaration
+    left_out = {night.partition.key: night.refused for night in nights if night.refused}
+    lineage = Lineage(
+        job=job.name,
+        description=declaration.description,
+        labels_as_of=as_of,
+        data_fingerprint=of_many(night.fingerprint for night in nights if night.fingerprint),
+        code_version=env.code_version,
+        owners=declaration.owners.model_dump(mode="json"),
+        left_out=left_out,
+    )
+    sample = next(night.rows.features for night in nights if night.rows is not None).head(100)
+    registered = registry_of(env).register(candidate, lineage, sample)
+    source = candidate.code.source
+    made = ModelVersion(
+        job=job.name,
+        version=registered.version,
+        feature_version=candidate.code.version,
+        feature_source=source,
+        feature_source_sha256=hashlib.sha256(source.encode()).hexdigest(),
+        queries=versions.queries_json(declaration.extract, declaration.history),
+        model_uri=registered.model_uri,
+        model_sha256=registered.model_sha256,
+        baseline_uri=registered.baseline_uri,
+        baseline_sha256=registered.baseline_sha256,
+        sklearn_version=models.sklearn_version(),
+        trained_from=candidate.first,
+        trained_to=candidate.last,
+        labels_as_of=as_of,
+        rows=candidate.rows,
+        data_fingerprint=lineage.data_fingerprint,
+        code_version=lineage.code_version,
+        seed=candidate.seed,
+        metrics=_metrics_json(candidate, left_out),
+        owners=lineage.owners,
+        registry_run_id=registered.run_id,
+    )
+    with env.engine.begin() as connection:
+        versions.insert(connection, made)
+    return made
+
+
+def _metrics_json(candidate: Candidate, left_out: dict[str, str]) -> dict[str, Any]:
+    held = asdict(candidate.holdout)
+    held |= {"first": candidate.holdout.first.isoformat(), "last": candidate.holdout.last.isoformat()}
+    return {
+        "holdout": held,
+        "nights": candidate.nights,
+        "nights_left_out": left_out,
+        "refit_on_all": True,
+    }
+
+
+def promote(
+    env: Environment,
+    job_name: str,
+    number: int,
+    *,
+    approved_by: str,
+    reason: str,
+    effective_from: datetime | None = None,
+) -> tuple[Promotion, list[str]]:
+    """Make a version the champion; the promotion, and warnings where MLflow could not follow."""
+    job = load_job(env.project, job_name)
+    decide.check_approver(approved_by, job.declaration.owners.approvers)
+    with env.engine.begin() as connection:
+        versions.lock(connection, job.name)
+        promotion = _record(
+            connection,
+            versions.version(connection, job.name, number),
+            kind="promote",
+            approved_by=approved_by,
+            reason=reason,
+            effective_from=effective_from or datetime.now(UTC),
+        )
+    return promotion, _mirror(env, job.name)
+
+
+def rollback(
+    env: Environment, job_name: str, *, approved_by: str | None, reason: str
+) -> tuple[Promotion, list[str]]:
+    """Return to the champion before; without an approver, the approval that version already had stands."""
+    job = load_job(env.project, job_name)
+    if approved_by is not None:
+        decide.check_approver(approved_by, job.declaration.owners.approvers)
+    now = datetime.now(UTC)
+    with env.engine.begin() as connection:
+        versions.lock(connection, job.name)
+        history = versions.promotion_history(connection, job.name)
+        number = decide.rollback_version(history, now)
+        approval = [row.approved_by for row in history if row.version == number and row.kind == "promote"]
+        promotion = _record(
+            connection,
+            versions.version(connection, job.name, number),
+            kind="rollback",
+            approved_by=approved_by or approval[-1],
+            reason=reason,
+            effective_from=now,
+        )
+    return promotion, _mirror(env, job.name)
+
+
+def _record(
+    connection: sa.Connection,
+    version: ModelVersion,
+    *,
+    kind: Kind,
+    approved_by: str,
+    reason: str,
+    effective_from: datetime,
+) -> Promotion:
+    return versions.record_promotion(
+        connection,
+        version,
+        kind=kind,
+        actor=getpass.getuser(),
+        approved_by=approved_by,
+        reason=reason,
+        effective_from=effective_from,
+    )
+
+
+def _mirror(env: Environment, job: str) -> list[str]:
+    """Let MLflow's alias follow what is in force now; its failure is a warning, the table is the truth."""
+    with env.engine.connect() as connection:
+        champion = decide.in_force(versions.promotion_history(connection, job), datetime.now(UTC))
+    if champion is None:
+        return []
+    try:
+        registry_of(env).mirror(job, champion.version)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the promotion stands
+        log.warning("MLflow did not follow", error=type(error).__name__)
+        return [f"MLflow's alias did not follow ({type(error).__name__}); `nightshift check` will tell again"]
+    return []
