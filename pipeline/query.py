@@ -40,6 +40,8 @@ class Dialect:
     bind: Callable[[str], str]
     literal: Callable[[str], str] = str
     """Escapes the SQL around the binds, where the driver would find binds inside literals."""
+    relation: Callable[[Source, str], str] = lambda _, table: table
+    """What stands for a source's quoted table; the leak probe puts an altered copy there."""
 
 
 class Reader(Protocol):
@@ -157,6 +159,7 @@ def _known_tables(
 
 def _known(source: Source, dialect: Dialect) -> str:
     table = dialect.literal(".".join(dialect.quote(part) for part in source.table.split(".")))
+    table = dialect.relation(source, table)
     if source.known_at is None:
         return f"select * from {table}"
     known_at = dialect.literal(dialect.quote(source.known_at))

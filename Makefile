@@ -1,0 +1,34 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test check soak bench fmt clean
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+help:  ## list the verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.installed: requirements.lock pyproject.toml .ci/install
+	@.ci/install
+
+demo: .venv/.installed  ## run a whole real night on the flights of 2013
+	@$(BIN)/nightshift demo
+
+test: .venv/.installed  ## all tests, on real parts
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak" --durations=15
+
+check: .venv/.installed  ## ruff, strict mypy, import rules
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+soak: .venv/.installed  ## what is too long for every push: a year's replay, hundreds of kills
+	@$(BIN)/pytest -m soak --durations=0 --timeout=7200
+
+bench: .venv/.installed  ## one night against a plain script, interleaved: make bench ARGS="--rows 1000000 --json"
+	@$(BIN)/python tests/bench/bench.py $(ARGS)
+
+fmt: .venv/.installed  ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:  ## stop the embedded server and remove the state of this clone
+	@test ! -x $(BIN)/nightshift || $(BIN)/nightshift down
+	@rm -rf .nightshift

@@ -1,0 +1,108 @@
+"""`nightshift check`: everything that can be told before a night runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pipeline.cli.console import emit, err, out
+from pipeline.declaration import feature_file, job_names, load_job
+from pipeline.errors import DeclarationError, Fault, NightshiftError
+from pipeline.partition import Partition
+
+if TYPE_CHECKING:
+    from pipeline.environment import Environment
+    from pipeline.job import Job
+
+_CODE_OF_FAULTS = 2
+
+
+def run_check(env: Environment, job: str | None, *, leaks: bool, day: str | None, as_json: bool) -> None:
+    """All jobs or one; exit code 2 where a declaration, a suite, a feature module or a leak is wrong."""
+    names = [job] if job else list(job_names(env.project))
+    results = [_check_job(env, name, leaks=leaks, day=day) for name in names]
+    emit({"ok": not any(map(_wrong, results)), "jobs": results}, as_json=as_json)
+    if not as_json:
+        _show(results)
+    if any(map(_wrong, results)):
+        raise typer.Exit(_CODE_OF_FAULTS)
+
+
+def _wrong(result: dict[str, Any]) -> bool:
+    return bool(result["faults"] or result["leaks"])
+
+
+def _check_job(env: Environment, name: str, *, leaks: bool, day: str | None) -> dict[str, Any]:
+    from pipeline.scoring.feature_code import feature_faults
+
+    faults: list[Fault] = []
+    job: Job | None = None
+    try:
+        job = load_job(env.project, name)
+    except DeclarationError as error:
+        faults += error.faults
+    source = feature_file(env.project, name)
+    if source.is_file():
+        faults += [
+            Fault(source, fault.line, fault.message)
+            for fault in feature_faults(name, source.read_text(encoding="utf-8"))
+        ]
+    sound = job if job is not None and not faults else None
+    return {
+        "job": name,
+        "faults": [str(fault) for fault in sorted(set(faults))],
+        "notes": _registry_notes(env, sound) if sound else [],
+        "leaks": _leaks(env, sound, day) if sound and leaks else [],
+        "leaks_probed": bool(sound and leaks),
+    }
+
+
+def _registry_notes(env: Environment, job: Job) -> list[str]:
+    """What champion, tree and MLflow disagree about."""
+    from sqlalchemy.exc import DBAPIError
+
+    from pipeline.adapters import versions
+    from pipeline.replay import tree_code
+    from pipeline.training import registry_of
+
+    try:
+        with env.engine.connect() as connection:
+            history = versions.promotion_history(connection, job.name)
+            if not history:
+                return [f"no version of {job.name} is promoted yet"]
+            champion = versions.version(connection, job.name, versions.in_force(connection, job.name).version)
+    except (DBAPIError, NightshiftError) as error:
+        reason = str(error).splitlines()[0]
+        return [f"the champion could not be looked at: {reason}. Run: nightshift migrate"]
+    notes = versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+    tree = tree_code(env, job).version
+    if tree != champion.feature_version:
+        notes.append(
+            f"champion version {champion.version} uses features {champion.feature_version}, the tree has {tree}: "
+            "nights run the champion's own code; train and promote a version to adopt the tree's"
+        )
+    return notes
+
+
+def _leaks(env: Environment, job: Job, day: str | None) -> list[str]:
+    from pipeline.leaks import probe
+
+    schedule = job.declaration.schedule
+    middle = schedule.start + ((schedule.end or schedule.start) - schedule.start) / 2
+    partition = Partition.parse(day) if day else Partition(middle)
+    with err.status(f"{job.name}: probing {partition} for leaks"):
+        return [str(leak) for leak in probe(env, job, partition)]
+
+
+def _show(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        for fault in result["faults"]:
+            err.print(fault, markup=False)
+        for leak in result["leaks"]:
+            err.print(f"{result['job']}: leak: {leak}", markup=False)
+        for note in result["notes"]:
+            out.print(f"{result['job']}: note: {note}", markup=False)
+        if not _wrong(result):
+            probed = ", no leak found" if result["leaks_probed"] else ""
+            out.print(f"{result['job']}: ok{probed}", markup=False)
