@@ -94,7 +94,7 @@ def run(
     for the server's end. Raises FatalError when the command cannot be run at all.
     """
     try:
-        return subprocess.run(  # noqa: S603  the commands are our own
+        return subprocess.run(
             command,
             input=stdin,
             stdout=output,
