@@ -127,12 +127,9 @@ def _late(source: Source, schema: pa.Schema, dialect: Dialect) -> str | None:
     cutoff, day = dialect.bind("cutoff"), dialect.bind("day")
     if source.known_at is not None:
         return f"{dialect.quote(source.known_at)} > {cutoff}"
-    marks = [
-        f"coalesce({dialect.quote(field.name)} {f'>= {day}' if pa.types.is_date(field.type) else f'> {cutoff}'}, false)"
-        for field in schema
-        if pa.types.is_date(field.type) or pa.types.is_timestamp(field.type)
-    ]
-    return " or ".join(marks) or None
+    dates = [f"{dialect.quote(f.name)} >= {day}" for f in schema if pa.types.is_date(f.type)]
+    instants = [f"{dialect.quote(f.name)} > {cutoff}" for f in schema if pa.types.is_timestamp(f.type)]
+    return " or ".join(f"coalesce({mark}, false)" for mark in (*dates, *instants)) or None
 
 
 def _scrambled(field: pa.Field, late: str, dialect: Dialect) -> str:

@@ -44,7 +44,7 @@ def history_name(version: ModelVersion, name: str) -> str:
 
 @dataclass(frozen=True)
 class Scorers:
-    """The answerers of one run: `versions` holds the pinned version and, where there is one, the one before."""
+    """The answerers of one run; `versions` holds the pinned version and, if there is one, the one before."""
 
     env: Environment
     job: Job

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import FeatureError
+from pipeline.frames import history_frame, rows_frame
 from pipeline.job import ColumnType
 from pipeline.scoring.boundary import arrow_schema
-from pipeline.frames import history_frame, rows_frame
 
 KINDS: Mapping[str, ColumnType] = {
     "name": "text",

@@ -121,7 +121,9 @@ def add_usage(connection: sa.Connection, run_no: int, cpu: float, peak_mb: float
     )
 
 
-def finish(connection: sa.Connection, run_no: int, status: Status, error: BaseException | None = None) -> None:
+def finish(
+    connection: sa.Connection, run_no: int, status: Status, error: BaseException | None = None
+) -> None:
     """End a run that did not publish; a published one is never touched."""
     connection.execute(
         sa.update(runs)

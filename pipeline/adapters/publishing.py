@@ -24,7 +24,9 @@ from pipeline.run import BATCH_ROWS, Run
 
 _quote = dialect().identifier_preparer.quote_identifier  # type: ignore[no-untyped-call]
 
-_WRITABLE = f"select 1 from {SCHEMA}.runs where run_no = $1 and status = 'running' and stage = 'validated' for share"
+_WRITABLE = (
+    f"select 1 from {SCHEMA}.runs where run_no = $1 and status = 'running' and stage = 'validated' for share"
+)
 _PART = (
     f"insert into {SCHEMA}.run_parts (run_no, part, rows, sha256, score_sources, rows_withheld) "
     "values ($1, $2, $3, $4, $5::jsonb, $6)"
@@ -69,9 +71,7 @@ class PartLoad:
         """Stream batches into the job's rows, as they come."""
         reader = pa.RecordBatchReader.from_batches(schema, batches)
         with driver_errors(), self._connection.cursor() as cursor:
-            cursor.adbc_ingest(
-                rows_table(self._run.job), reader, mode="append", db_schema_name=SCHEMA
-            )
+            cursor.adbc_ingest(rows_table(self._run.job), reader, mode="append", db_schema_name=SCHEMA)
 
     def commit(self, part: LoadedPart) -> None:
         """Record the part and make its rows durable."""
@@ -97,9 +97,7 @@ def load_quarantine(url: str, run: Run, file: Path) -> None:
     """Replace the run's quarantine by a verdicts file, in one transaction."""
     parquet = pq.ParquetFile(file)
     names = [_QUARANTINE_NAMES.get(name, name) for name in parquet.schema_arrow.names]
-    schema = pa.schema(
-        [("run_no", pa.int64()), *zip(names, parquet.schema_arrow.types, strict=True)]
-    )
+    schema = pa.schema([("run_no", pa.int64()), *zip(names, parquet.schema_arrow.types, strict=True)])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in parquet.iter_batches(BATCH_ROWS):
@@ -119,22 +117,19 @@ def check_sql_counts(connection: sa.Connection, run: Run, expected: Mapping[str,
     got = _sql_counts(connection, run)
     if got != dict(expected):
         raise SealError(
-            f"the warehouse must hold {dict(expected)} rows of run {run.run_id}; got {got}. Nothing was published"
+            f"the warehouse must hold {dict(expected)} rows of run {run.run_id}; got {got}. "
+            "Nothing was published"
         )
 
 
 def lock_visible(connection: sa.Connection, job: str, partition: Partition) -> ledger.Record | None:
     """The run that readers see, under the day's lock: nobody else replaces its Parquet file meanwhile."""
     name = f"nightshift parquet {job} {partition}"
-    connection.execute(
-        sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
-    )
+    connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
     return ledger.visible_run(connection, job, partition)
 
 
-def parquet_shown(
-    connection: sa.Connection, job: str, partition: Partition, run_no: int
-) -> None:
+def parquet_shown(connection: sa.Connection, job: str, partition: Partition, run_no: int) -> None:
     """Record whose rows the day's Parquet file holds."""
     connection.execute(
         sa.update(pointer)
@@ -149,7 +144,7 @@ def _sql_counts(connection: sa.Connection, run: Run) -> dict[str, int]:
         "where day = :day and run_no = :run_no group by score_source"
     )
     values = {"day": run.partition.day, "run_no": run.run_no}
-    return {source: count for source, count in connection.execute(statement, values)}
+    return dict(connection.execute(statement, values).tuples().all())
 
 
 def seal(connection: sa.Connection, run: Run, counts: Mapping[str, object]) -> None:

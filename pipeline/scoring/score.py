@@ -14,7 +14,7 @@ from pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
 Output = Literal["probability", "value"]
 Scores = npt.NDArray[np.float64]

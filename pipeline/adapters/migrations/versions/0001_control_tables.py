@@ -1,4 +1,4 @@
-"""Control tables"""
+"""Control tables."""
 
 import sqlalchemy as sa
 from alembic import op
