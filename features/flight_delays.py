@@ -6,13 +6,16 @@ Minutes are minutes; rates are shares of flights that arrived more than 15 minut
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
+
+Numbers: TypeAlias = npt.NDArray[np.float64]
 
 CATEGORIES = ("carrier", "origin")
 
@@ -77,18 +80,22 @@ def make_features(rows: pd.DataFrame, history: Mapping[str, pd.DataFrame]) -> pd
     `rows` holds the extract's columns. `history` holds each history query's frame, indexed by its key; one
     without rows gives NaN, or 0 where a feature is a difference from the overall rate.
     """
-    hour = rows["sched_dep_time"] // 100
-    keyed = rows[["carrier", "flight", "origin", "dest"]].assign(hour=hour)
+    keys = rows[["carrier", "flight", "origin", "dest"]].assign(hour=rows["sched_dep_time"] // 100)
+    total = history["network"].sum()
+    overall = {days: _ratio(total[f"late_{days}d"], total[f"flights_{days}d"]) for days in (1, 7, 28)}
+    schedule = _schedule(rows)
     columns = {
-        **_schedule(rows),
-        **_traffic(keyed, history["departures"], history["arrivals"]),
+        **schedule,
+        **_traffic(keys, history["departures"], history["arrivals"]),
         **_plane(rows, history["planes"]),
-        **_lags(keyed, history["network"]),
-        **_weather(keyed, history["weather_now"], history["weather_24h"]),
+        "late_1d": np.full(len(rows), overall[1]),
+        "late_7d": np.full(len(rows), overall[7]),
+        "cancelled_1d": np.full(len(rows), _ratio(total["cancelled_1d"], total["known_1d"])),
+        **_lags(keys, history["network"], overall),
+        **_flight(keys, history["flights"], schedule["block_min"].to_numpy(), overall[28]),
+        **_weather(keys, history["weather_now"], history["weather_24h"]),
     }
-    overall = _late_rate(history["network"], 28)
-    columns |= _flight(keyed, history["flights"], columns["block_min"], overall)
-    return pd.DataFrame(columns, index=rows.index)[list(FEATURES)]
+    return pd.DataFrame(columns, index=rows.index, columns=list(FEATURES))
 
 
 def _schedule(rows: pd.DataFrame) -> dict[str, pd.Series]:
@@ -105,23 +112,20 @@ def _schedule(rows: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _minute_of_day(clock: pd.Series) -> pd.Series:
-    """HHMM to minutes after midnight."""
     return (clock // 100 * 60 + clock % 100).astype("float64")
 
 
-def _traffic(
-    keyed: pd.DataFrame, departures: pd.DataFrame, arrivals: pd.DataFrame
-) -> dict[str, np.ndarray]:
+def _traffic(keys: pd.DataFrame, departures: pd.DataFrame, arrivals: pd.DataFrame) -> dict[str, Numbers]:
     by_origin = departures.groupby(level="origin").sum()
     return {
-        "hour_departures": _found(departures, keyed[["origin", "hour"]])["flights"],
-        "origin_departures": _found(by_origin, keyed[["origin"]])["flights"],
-        "dest_arrivals": _found(arrivals, keyed[["dest"]])["flights"],
+        "hour_departures": _found(departures, keys[["origin", "hour"]])["flights"],
+        "origin_departures": _found(by_origin, keys[["origin"]])["flights"],
+        "dest_arrivals": _found(arrivals, keys[["dest"]])["flights"],
     }
 
 
-def _plane(rows: pd.DataFrame, planes: pd.DataFrame) -> dict[str, np.ndarray]:
-    # A missing tail number foretells a cancellation: it must look like any tail we do not know.
+def _plane(rows: pd.DataFrame, planes: pd.DataFrame) -> dict[str, Numbers]:
+    # A missing tail number foretells a cancellation: it must look like any tail that we do not know.
     found = _found(planes, rows[["tailnum"]].fillna(""))
     return {
         "plane_age": rows["day"].dt.year.to_numpy("float64") - found["year"],
@@ -129,44 +133,34 @@ def _plane(rows: pd.DataFrame, planes: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def _lags(keyed: pd.DataFrame, network: pd.DataFrame) -> dict[str, np.ndarray]:
-    total = network.sum()
-    columns = {
-        "late_1d": _constant(keyed, _late_rate(network, 1)),
-        "late_7d": _constant(keyed, _late_rate(network, 7)),
-        "cancelled_1d": _constant(keyed, _ratio(total["cancelled_1d"], total["known_1d"])),
-    }
+def _lags(keys: pd.DataFrame, network: pd.DataFrame, overall: Mapping[int, float]) -> dict[str, Numbers]:
+    columns: dict[str, Numbers] = {}
     for name, (key, windows) in LAGS.items():
-        found = _found(network.groupby(level=key).sum(), keyed[key])
-        for days in windows:
-            columns[f"{name}_late_{days}d"] = _excess(
-                found[f"late_{days}d"],
-                found[f"flights_{days}d"],
-                _late_rate(network, days),
-                FLIGHTS_TO_TRUST_A_LAG,
+        counts = network.groupby(level=key).sum()
+        excess = {
+            f"{name}_late_{days}d": _excess(
+                counts[f"late_{days}d"], counts[f"flights_{days}d"], overall[days], FLIGHTS_TO_TRUST_A_LAG
             )
+            for days in windows
+        }
+        found = _found(pd.DataFrame(excess, index=counts.index), keys[key])
+        columns |= {column: np.nan_to_num(values) for column, values in found.items()}
     return columns
 
 
-def _flight(
-    keyed: pd.DataFrame, flights: pd.DataFrame, block: pd.Series, overall: float
-) -> dict[str, np.ndarray]:
-    found = _found(flights, keyed[["carrier", "flight", "origin"]])
-    count = found["flights_28d"]
-    trusted = np.nan_to_num(count) + FLIGHTS_TO_TRUST_ONE_FLIGHT
+def _flight(keys: pd.DataFrame, flights: pd.DataFrame, block: Numbers, overall: float) -> dict[str, Numbers]:
+    found = _found(flights, keys[["carrier", "flight", "origin"]])
+    count = np.nan_to_num(found["flights_28d"])
+    late = np.nan_to_num(found["late_28d"])
     return {
-        "flight_late_28d": _excess(
-            found["late_28d"], count, overall, FLIGHTS_TO_TRUST_ONE_FLIGHT
-        ),
-        "flight_delay_28d": np.nan_to_num(found["delay_28d"]) / trusted,
-        "flight_slack_28d": block.to_numpy() - _ratio(found["air_28d"], count),
+        "flight_late_28d": _excess(late, count, overall, FLIGHTS_TO_TRUST_ONE_FLIGHT),
+        "flight_delay_28d": np.nan_to_num(found["delay_28d"]) / (count + FLIGHTS_TO_TRUST_ONE_FLIGHT),
+        "flight_slack_28d": block - _ratio(found["air_28d"], count),
     }
 
 
-def _weather(
-    keyed: pd.DataFrame, now: pd.DataFrame, day: pd.DataFrame
-) -> dict[str, np.ndarray]:
-    last, past = _found(now, keyed[["origin"]]), _found(day, keyed[["origin"]])
+def _weather(keys: pd.DataFrame, now: pd.DataFrame, day: pd.DataFrame) -> dict[str, Numbers]:
+    last, past = _found(now, keys[["origin"]]), _found(day, keys[["origin"]])
     return {
         "wind_dir": last["wind_dir"],
         "wind_speed": np.minimum(last["wind_speed"], MAX_WIND_MPH),
@@ -181,34 +175,21 @@ def _weather(
     }
 
 
-def _found(frame: pd.DataFrame, keys: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Each column of `frame` as float64, looked up for each row of `keys`; NaN where the key is unknown."""
+def _found(frame: pd.DataFrame, keys: pd.DataFrame) -> dict[str, Numbers]:
+    """The columns of `frame` as float64, one value per row of `keys`; NaN: unknown key, null or infinite."""
     wanted = pd.MultiIndex.from_frame(keys) if keys.shape[1] > 1 else pd.Index(keys.iloc[:, 0])
-    position = frame.index.get_indexer(wanted)
-    return {
-        name: np.append(frame[name].to_numpy("float64", na_value=np.nan), np.nan)[position]
-        for name in frame.columns
-    }
+    values = frame.reindex(wanted).to_numpy("float64", na_value=np.nan)
+    return dict(zip(frame.columns, np.where(np.isfinite(values), values, np.nan).T, strict=True))
 
 
-def _late_rate(network: pd.DataFrame, days: int) -> float:
-    total = network[[f"late_{days}d", f"flights_{days}d"]].sum()
-    return float(_ratio(total.iloc[0], total.iloc[1]))
+def _ratio(part: Any, whole: Any) -> Any:
+    """Part / whole, of numbers or arrays; NaN where whole is 0."""
+    return part / np.where(whole > 0, whole, np.nan)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole; NaN where whole is 0 or unknown."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-
-
-def _excess(late: np.ndarray, flights: np.ndarray, overall: float, trust: int) -> np.ndarray:
+def _excess(late: Any, flights: Any, overall: float, trust: int) -> Any:
     """The late rate minus the overall one, shrunken to 0 as if `trust` average flights were added."""
-    expected = np.nan_to_num(flights) * np.nan_to_num(overall)
-    return (np.nan_to_num(late) - expected) / (np.nan_to_num(flights) + trust)
-
-
-def _constant(keyed: pd.DataFrame, value: float) -> np.ndarray:
-    return np.full(len(keyed), value)
+    return (late - flights * np.nan_to_num(overall)) / (flights + trust)
 
 
 def make_model() -> Pipeline:
