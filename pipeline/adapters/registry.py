@@ -5,12 +5,13 @@ What a night trusts stands in the tables of `pipeline.adapters.versions`; MLflow
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -90,16 +91,18 @@ class Registry:
             mlflow.log_artifact(str(source), "features")
             baseline, baseline_sha256 = models.save(candidate.baseline, Path(folder), "baseline")
             mlflow.log_artifact(str(baseline), "baseline")
-            logged = log_model(
-                candidate.model,
-                name="model",
-                serialization_format="skops",
-                skops_trusted_types=sorted(models.ALLOWED_TYPES),
-                signature=infer_signature(sample, _scores(candidate, sample)),
-                registered_model_name=lineage.job,
-                pyfunc_predict_fn="predict_proba" if candidate.output == "probability" else "predict",
-                pip_requirements=[f"scikit-learn=={models.sklearn_version()}", "skops"],
-            )
+            # MLflow tells on stderr what the command itself tells better.
+            with contextlib.redirect_stderr(io.StringIO()):
+                logged = log_model(
+                    candidate.model,
+                    name="model",
+                    serialization_format="skops",
+                    skops_trusted_types=sorted(models.ALLOWED_TYPES),
+                    signature=infer_signature(sample, _scores(candidate, sample)),
+                    registered_model_name=lineage.job,
+                    pyfunc_predict_fn="predict_proba" if candidate.output == "probability" else "predict",
+                    pip_requirements=[f"scikit-learn=={models.sklearn_version()}", "skops"],
+                )
             client.update_registered_model(lineage.job, description=lineage.description)
             model_folder = client.get_logged_model(logged.model_id).artifact_location
             model_uri = f"{model_folder.rstrip('/')}/model.skops"
@@ -165,7 +168,7 @@ def _artifact_root(folder: UPath) -> str:
     return f"file://{folder.path}" if folder.protocol in ("", "file") else str(folder)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _one_migration_at_a_time(url: str) -> Iterator[None]:
     """Two processes on an empty database would race in MLflow's migrations, and one would die."""
     if not url.startswith("postgresql"):

@@ -19,7 +19,8 @@ from rich.table import Table
 P = ParamSpec("P")
 R = TypeVar("R")
 
-out = Console(highlight=False, soft_wrap=True)
+# Wider than most terminals rather than wrapped: lines stay whole for copying and for grep.
+out = Console(highlight=False, soft_wrap=True, width=240)
 err = Console(stderr=True, highlight=False)
 
 
@@ -65,7 +66,7 @@ def emit(data: Mapping[str, Any], *, as_json: bool, shown: Table | str | None = 
         sys.stdout.write(json.dumps(data, default=_jsonable) + "\n")
         sys.stdout.flush()
     elif shown is not None:
-        out.print(shown)
+        out.print(shown, markup=False)
 
 
 def _jsonable(value: object) -> str:
@@ -82,6 +83,14 @@ def table(title: str | None, columns: Iterable[str], rows: Iterable[Iterable[obj
     for row in rows:
         made.add_row(*("" if cell is None else str(cell) for cell in row))
     return made
+
+
+def pairs(title: str | None, rows: Iterable[tuple[str, object]]) -> str:
+    """One line a value, never wrapped, so that paths can be copied; None is left out."""
+    kept = [(name, value) for name, value in rows if value not in (None, "")]
+    width = max((len(name) for name, _ in kept), default=0)
+    lines = [f"{name.ljust(width)}  {value}" for name, value in kept]
+    return "\n".join([title, *lines] if title else lines)
 
 
 def progress(*, quiet: bool = False) -> Progress:

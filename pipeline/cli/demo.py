@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.console import emit, err, out, table
+from pipeline.cli.console import emit, err, out, pairs
 from pipeline.cli.models import train_version
 from pipeline.cli.nights import report
 from pipeline.partition import Partition, between
@@ -84,7 +84,7 @@ def _summary(env: Environment, record: Any, reasons: list[tuple[str, str, int]])
         ("table", f"predictions.{JOB} where day = '{NIGHT}'"),
         ("Parquet", _parquet(env)),
     ]
-    out.print(table(f"{JOB} {NIGHT}: {record['status']}", ("", ""), rows))
+    out.print(pairs(f"{JOB} {NIGHT}: {record['status']}", rows), markup=False)
     out.print("\nWorth trying next:")
     for command in (
         'psql "$(.venv/bin/nightshift url --role analyst)" '

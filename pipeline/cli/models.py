@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.console import emit, err, progress, table
+from pipeline.cli.console import emit, err, pairs, progress
 from pipeline.errors import UsageError
 from pipeline.partition import Partition, between
 
@@ -52,7 +52,7 @@ def run_train(
     rows = [(name, value) for name, value in summary.items() if name != "metrics"]
     rows += [(f"hold-out {name}", f"{value:.4f}") for name, value in held["model"].items()]
     rows += [(f"hold-out {name}, baseline", f"{value:.4f}") for name, value in held["baseline"].items()]
-    emit(summary, as_json=as_json, shown=table(f"{job} version {made.version}", ("", ""), rows))
+    emit(summary, as_json=as_json, shown=pairs(f"{job} version {made.version}", rows))
 
 
 def version_report(made: ModelVersion) -> dict[str, Any]:
@@ -95,6 +95,5 @@ def run_rollback(env: Environment, job: str, approved_by: str | None, reason: st
 def _report(promotion: Promotion, warnings: list[str], *, as_json: bool) -> None:
     for warning in warnings:
         err.print(warning, markup=False)
-    emit({**vars(promotion), "warnings": warnings}, as_json=as_json, shown=table(
-        f"{promotion.job}: version {promotion.version} is champion", ("", ""), vars(promotion).items()
-    ))  # fmt: skip
+    shown = pairs(f"{promotion.job}: version {promotion.version} is champion", list(vars(promotion).items()))
+    emit({**vars(promotion), "warnings": warnings}, as_json=as_json, shown=shown)

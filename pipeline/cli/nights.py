@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from pipeline.cli.console import emit, err, progress, table
+from pipeline.cli.console import emit, err, pairs, progress
 from pipeline.errors import NightshiftError
 from pipeline.partition import Partition, between
 
@@ -57,7 +57,7 @@ def _shown(record: Any) -> Any:
     skipped = ("job", "day", "run_id", "error_type", "error_message")
     rows = [(name, _cell(record[name])) for name in REPORTED if name not in skipped]
     title = f"{record['job']} {record['day']}  {record['run_id']}"
-    return table(title, ("", ""), [row for row in rows if row[1] not in (None, "")])
+    return pairs(title, rows)
 
 
 def _cell(value: object) -> object:
@@ -110,7 +110,7 @@ def run_backfill(
         ],
     }
     rows = [(name, value) for name, value in summary.items() if name != "failed"]
-    emit(summary, as_json=as_json, shown=table(None, ("", ""), [*rows, ("failed", len(failures))]))
+    emit(summary, as_json=as_json, shown=pairs(None, [*rows, ("failed", len(failures))]))
     for partition, failure in failures:
         err.print(f"{partition} {type(failure).__name__}: {failure}", markup=False)
     if failures:

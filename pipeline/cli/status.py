@@ -23,7 +23,7 @@ order by day_status.job, day_status.day
 """
 _SHOWN = (
     "job", "day", "quality", "model_version", "rows_in", "rows_scored", "rows_fallback", "rows_withheld",
-    "restatements", "last_status", "published_run_id",
+    "restatements", "last_status", "last_run_id",
 )  # fmt: skip
 _RECENT = 14
 
