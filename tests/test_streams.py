@@ -113,7 +113,8 @@ def test_no_more_than_the_depth_is_drawn_ahead() -> None:
 
 def test_a_consumer_that_stops_early_leaves_no_thread_and_closes_the_producer() -> None:
     source = Counted()
-    stream = ahead(source.numbers())
+    numbers = source.numbers()  # kept, so that it is not collected
+    stream = ahead(numbers)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert source.closed
@@ -184,7 +185,8 @@ def test_an_error_of_the_items_reaches_the_consumer_of_mapped() -> None:
 
 def test_at_most_twice_as_many_items_as_workers_are_under_way() -> None:
     source = Counted()
-    stream = mapped(str, source.numbers(), workers=2)
+    numbers = source.numbers()  # kept, so that it is not collected
+    stream = mapped(str, numbers, workers=2)
     next(stream)
     assert source.drawn == 5
     stream.close()  # type: ignore[attr-defined]

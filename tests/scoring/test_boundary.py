@@ -83,6 +83,7 @@ def test_a_column_of_the_same_kind_is_accepted(name: str, dtype: pa.DataType) ->
         ("open", pa.int64(), "must be boolean; got int64"),
         ("day", pa.timestamp("us"), "must be date; got timestamp[us]"),
         ("day", pa.string(), "must be date; got string"),
+        ("day", pa.date64(), "must be date; got date64[ms]"),
         ("seen", pa.date32(), "must be timestamp?; got date32[day]"),
         ("seen", pa.list_(pa.int32()), "must be timestamp?; got list"),
     ],

@@ -137,6 +137,16 @@ def test_text_may_not_move_between_rows_or_columns() -> None:
     assert len({of_table(pa.table(columns)) for columns in tables}) == 3
 
 
+def test_bytes_of_text_may_not_pass_for_another_number_of_rows() -> None:
+    one = pa.table({"a": ["\0" * 4], "b": ["\0" * 8]})
+    two = pa.table({"a": ["\0\x08\0\0", ""], "b": ["", ""]})
+    assert of_table(one) != of_table(two)
+
+
+def test_whole_numbers_count_to_the_last_digit_beside_nulls() -> None:
+    assert of_table(pa.table({"n": [2**53, None]})) != of_table(pa.table({"n": [2**53 + 1, None]}))
+
+
 def test_no_pattern_of_nulls_passes_for_values() -> None:
     bits = [bool(byte >> (7 - i) & 1) for byte in b"no nulls" for i in range(8)]
     full = pa.table({"n": pa.array([0] * 64)})
