@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.adapters.source import open_reader
-from pipeline.adapters.versions import feature_queries
 from pipeline.declaration import feature_file, suite_file
 from pipeline.environment import Environment
 from pipeline.errors import ExtractError, FatalError, UsageError, ValidationError
@@ -23,7 +22,7 @@ from pipeline.partition import Partition
 from pipeline.query import Query, compose
 from pipeline.run import Snapshot
 from pipeline.scoring.extract import ExtractPlan, extract
-from pipeline.scoring.feature_code import FeatureCode, load_feature_code
+from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features
 from pipeline.scoring.suite import Suite, load_suite
 from pipeline.streams import ahead
@@ -56,7 +55,7 @@ def tree_code(env: Environment, job: Job) -> FeatureCode:
     """The feature code of the tree, with the declaration's queries."""
     source = feature_file(env.project, job.name).read_text(encoding="utf-8")
     declaration = job.declaration
-    return load_feature_code(job.name, source, feature_queries(declaration.extract, declaration.history))
+    return load_feature_code(job.name, source, feeding_queries(declaration.extract, declaration.history))
 
 
 def replay(

@@ -16,7 +16,7 @@ import structlog
 
 from pipeline.adapters import models, registry, run_files
 from pipeline.adapters.carried import earlier_scores
-from pipeline.adapters.versions import ModelVersion, feature_queries
+from pipeline.adapters.versions import ModelVersion
 from pipeline.environment import Environment
 from pipeline.errors import FatalError, FeatureError, ModelError
 from pipeline.frames import history_frame
@@ -24,7 +24,7 @@ from pipeline.job import Job, ScoreSource
 from pipeline.lifecycle import fallback
 from pipeline.lifecycle.fallback import Answer, Step
 from pipeline.run import Run, Snapshot
-from pipeline.scoring.feature_code import FeatureCode, load_feature_code
+from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features, rule_scores
 from pipeline.scoring.score import predict
 from pipeline.shard import Unfit, predictions, write_part
@@ -137,7 +137,7 @@ def feature_code(version: ModelVersion) -> FeatureCode:
     source = version.feature_source
     if hashlib.sha256(source.encode()).hexdigest() != version.feature_source_sha256:
         raise ModelError(f"the feature source of version {version.version} must be the registered one")
-    queries = tuple(sorted(feature_queries(version.extract, version.history).items()))
+    queries = tuple(sorted(feeding_queries(version.extract, version.history).items()))
     return _feature_code(version.job, source, queries)
 
 

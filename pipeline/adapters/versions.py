@@ -61,11 +61,6 @@ class ModelVersion:
         return _HISTORY.validate_json(json.dumps(self.queries["history"]))
 
 
-def feature_queries(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[str, str]:
-    """The SQL that feeds the features, by name: part of what a feature version is."""
-    return {"extract": extract.sql} | {f"history.{name}": query.sql for name, query in history.items()}
-
-
 def queries_json(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[str, Any]:
     """Extract and history as the versions table keeps them."""
     return {
@@ -119,14 +114,10 @@ def in_force(connection: sa.Connection, job: str, at: datetime | None = None) ->
 
 
 def with_predecessor(connection: sa.Connection, job: str, number: int) -> list[ModelVersion]:
-    """A version and, where its promotion replaced another one, that one."""
-    pinned = version(connection, job, number)
-    before = [
-        row.previous_version
-        for row in promotion_history(connection, job)
-        if row.version == number and row.previous_version not in (None, number)
-    ]
-    return [pinned, version(connection, job, before[-1])] if before and before[-1] else [pinned]
+    """A version and, where there is one, the champion that stood behind it."""
+    behind = decide.predecessor(promotion_history(connection, job), number)
+    wanted = [number] if behind is None else [number, behind]
+    return [version(connection, job, each) for each in wanted]
 
 
 def record_promotion(

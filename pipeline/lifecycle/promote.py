@@ -61,6 +61,17 @@ def rollback_version(promotions: Iterable[Promotion], at: datetime) -> int:
     return champions[-2]
 
 
+def predecessor(promotions: Iterable[Promotion], version: int) -> int | None:
+    """The champion that stood behind `version` when that last became champion; None when none did."""
+    champions: list[int] = []
+    behind: int | None = None
+    for row in timeline(promotions):
+        champions = _after(champions, row)
+        if champions[-1] == version:
+            behind = champions[-2] if len(champions) > 1 else None
+    return behind
+
+
 def _after(champions: Sequence[int], row: Promotion) -> list[int]:
     """The champions that are not undone, the current one last, after one more row."""
     if row.kind == "rollback":

@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import sqlglot
 
 from pipeline.errors import Fault, FeatureError, nearest
+from pipeline.job import Extract, HistoryQuery
 
 FeatureType = Literal["category", "category?", "float", "float?"]
 """What a feature column holds; a trailing `?` allows missing values."""
@@ -51,8 +52,16 @@ class FeatureCode:
         return hasattr(self.module, "rule_scores")
 
 
+def feeding_queries(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[str, str]:
+    """The SQL that feeds a job's features, by name; a name tells what else of the query counts: types, keys."""
+    columns = ", ".join(f"{name} {kind}" for name, kind in extract.columns.items())
+    return {f"extract ({columns})": extract.sql} | {
+        f"history {name} ({', '.join(query.key)})": query.sql for name, query in history.items()
+    }
+
+
 def load_feature_code(job: str, source: str, queries: Mapping[str, str]) -> FeatureCode:
-    """Run the source of `features/<job>.py`; `queries` are the SQL texts that feed it, by name.
+    """Run the source of `features/<job>.py`; `queries` feed it (see `feeding_queries`).
 
     Raises FeatureError with all faults: not Python, an import of ours, a name missing, an unknown type.
     """
