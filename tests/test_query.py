@@ -100,7 +100,7 @@ def source(request: pytest.FixtureRequest) -> Run:
         "select e.id from events as e join planes using (name) where e.day = :day",
         "select id from events, generate_series(1, 2) g, unnest(array[1]) u where day = :day",
         "select id from events, lateral (select 1) one where known_at < :day_end::timestamptz",
-        "select date(known_at), age(known_at, :cutoff), 'now or never' from events",
+        "select date(known_at), age(known_at, :cutoff), nowadays(id), 'now or never' from events",
         "select id, ':day' as \":name\" from events where day = :day",
     ],
 )
@@ -179,6 +179,12 @@ def test_a_table_that_is_not_declared_is_refused_with_the_nearest_source(name: s
 def test_a_table_hidden_behind_an_expression_of_its_name_is_found(sql: str) -> None:
     (fault,) = faults(sql)
     assert "own' must be a declared source" in fault
+
+
+@pytest.mark.parametrize("name", ["secret", "main.own"])
+def test_a_table_under_the_alias_of_an_expression_is_found(name: str) -> None:
+    found = faults(f"with own as (select :day) select 1 from {name} as own, own")
+    assert any(fault.startswith(f"table {name!r} must be a declared source") for fault in found)
 
 
 @pytest.mark.parametrize(
