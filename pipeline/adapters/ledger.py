@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from pipeline.adapters.tables import pointer, publications, quarantine, run_parts, runs
+from pipeline.adapters.tables import pointer, quarantine, run_parts, runs
+from pipeline.errors import TransientError
 from pipeline.partition import Partition
 from pipeline.run import Run, Stage, Status
 
 Record = Mapping[str, Any]
 """One row of the runs table."""
+
+_STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,16 @@ def next_token(connection: sa.Connection, job: str, partition: Partition) -> int
 
 
 def plan_run(connection: sa.Connection, planned: Planned) -> Run:
-    """Insert the run with a new token."""
+    """Insert the run with a new token; raises TransientError when another process plans it just now."""
     token = next_token(connection, planned.job, planned.partition)
     values = {k: v for k, v in vars(planned).items() if k != "partition"}
     statement = insert(runs).values(
         **values, day=planned.partition.day, token=token, status="running", stage="planned"
     )
-    run_no = connection.execute(statement.returning(runs.c.run_no)).scalar_one()
+    statement = statement.on_conflict_do_nothing(index_elements=["run_id"])
+    run_no = connection.execute(statement.returning(runs.c.run_no)).scalar_one_or_none()
+    if run_no is None:
+        raise TransientError(f"run {planned.run_id} must be planned once; another process has planned it")
     return as_run(record(connection, run_no))
 
 
@@ -94,9 +100,18 @@ def resume(connection: sa.Connection, run_no: int) -> None:
     )
 
 
-def advance(connection: sa.Connection, run_no: int, stage: Stage, **values: object) -> None:
-    """Record that a stage is finished, with what it left."""
-    connection.execute(sa.update(runs).where(runs.c.run_no == run_no).values(stage=stage, **values))
+def advance(connection: sa.Connection, run_no: int, stage: Stage, **values: object) -> bool:
+    """Record that a stage is finished, with what it left.
+
+    False, and nothing changes, where the run has ended or another attempt has come as far already.
+    """
+    earlier = _STAGES[: _STAGES.index(stage)]
+    advanced = connection.execute(
+        sa.update(runs)
+        .where(runs.c.run_no == run_no, runs.c.status == "running", runs.c.stage.in_(earlier))
+        .values(stage=stage, **values)
+    )
+    return advanced.rowcount == 1
 
 
 def add_warnings(connection: sa.Connection, run_no: int, warnings: Sequence[str]) -> None:
@@ -124,10 +139,10 @@ def add_usage(connection: sa.Connection, run_no: int, cpu: float, peak_mb: float
 def finish(
     connection: sa.Connection, run_no: int, status: Status, error: BaseException | None = None
 ) -> None:
-    """End a run that did not publish; a published one is never touched."""
+    """End a run that is at work; one that was published or superseded meanwhile stays so."""
     connection.execute(
         sa.update(runs)
-        .where(runs.c.run_no == run_no, runs.c.status != "published")
+        .where(runs.c.run_no == run_no, runs.c.status == "running")
         .values(
             status=status,
             finished_at=sa.func.clock_timestamp(),
@@ -147,11 +162,6 @@ def parts(connection: sa.Connection, run_no: int) -> list[Record]:
     """All loaded parts of a run, in order."""
     statement = sa.select(run_parts).where(run_parts.c.run_no == run_no).order_by(run_parts.c.part)
     return [cast(Record, row) for row in connection.execute(statement).mappings()]
-
-
-def clear_quarantine(connection: sa.Connection, run_no: int) -> None:
-    """Forget the quarantine of a run whose validation is done again."""
-    connection.execute(sa.delete(quarantine).where(quarantine.c.run_no == run_no))
 
 
 def quarantine_reasons(connection: sa.Connection, run_no: int) -> list[tuple[str, str, int]]:
@@ -205,11 +215,3 @@ def stale_parquet(connection: sa.Connection, job: str) -> list[Partition]:
         pointer.c.job == job, pointer.c.run_no.is_distinct_from(pointer.c.parquet_run_no)
     )
     return [Partition(day) for day in connection.execute(statement).scalars()]
-
-
-def open_publications(connection: sa.Connection, job: str) -> int:
-    """How many days of a job readers see."""
-    statement = sa.select(sa.func.count()).where(
-        publications.c.job == job, publications.c.superseded_at.is_(None)
-    )
-    return int(connection.execute(statement).scalar_one())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,20 +33,6 @@ def predict(model: BaseEstimator, frame: pd.DataFrame, output: Output) -> Scores
             f"the model must give one {output} per row; got {' and '.join(faults)} for {len(frame)} rows"
         )
     return scores
-
-
-def decide(scores: Scores, threshold: float | None) -> npt.NDArray[np.bool_] | None:
-    """Whether each score reaches the threshold, bool (n,); None without a threshold."""
-    return None if threshold is None else scores >= threshold
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """Keep boosting in the calling thread on one core.
-
-    Workers share the cores already; on busy ones, two threads were measured ten times slower at fitting.
-    """
-    limited: AbstractContextManager[object] = _threads().limit(limits=1, user_api="openmp")
-    return limited
 
 
 def _raw_scores(model: BaseEstimator, frame: pd.DataFrame, output: Output) -> Scores:
