@@ -1,0 +1,60 @@
+"""A process of one step that dies at an exact place: `crash.py STEP RUN_ID before|after MODULE:FUNCTION [TARGET]`.
+
+With TARGET the process dies only in a call that has that word in one of its arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline import steps
+from pipeline.adapters import ledger
+from pipeline.declaration import load_job
+from pipeline.environment import Environment
+from pipeline.run import Run
+from pipeline.settings import Settings
+
+
+def dying(function: Callable[..., Any], when: str, word: str) -> Callable[..., Any]:
+    """The function, with SIGKILL before or after its work where an argument holds the word."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        meant = any(word in str(argument) for argument in args)
+        if meant and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if meant:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return called
+
+
+def plant(place: str, when: str, word: str) -> None:
+    """Replace the function at `module:attribute` by the dying one."""
+    owner, _, name = place.replace(":", ".").rpartition(".")
+    holder = pkgutil.resolve_name(owner)
+    setattr(holder, name, dying(getattr(holder, name), when, word))
+
+
+def main(step: str, run_id: str, when: str, place: str, word: str = "") -> None:
+    """Do one step of a planned run, or `repair` of its job; the planted death comes in between."""
+    env = Environment(Settings())
+    with env.engine.connect() as connection:
+        found = ledger.find(connection, run_id)
+    assert found is not None
+    plant(place, when, word)
+    if step == "repair":
+        steps.repair(env, load_job(env.project, found["job"]))
+    else:
+        work: Callable[[Environment, Run], object] = getattr(steps, step)
+        work(env, ledger.as_run(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
