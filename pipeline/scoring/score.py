@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,15 @@ def predict(model: BaseEstimator, frame: pd.DataFrame, output: Output) -> Scores
             f"the model must give one {output} per row; got {' and '.join(faults)} for {len(frame)} rows"
         )
     return scores
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Keep boosting in the calling thread on one core.
+
+    Workers share the cores already; on busy ones, two threads were measured ten times slower at fitting.
+    """
+    limited: AbstractContextManager[object] = _threads().limit(limits=1, user_api="openmp")
+    return limited
 
 
 def _raw_scores(model: BaseEstimator, frame: pd.DataFrame, output: Output) -> Scores:

@@ -10,7 +10,7 @@ import pytest
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
 from pipeline.errors import ModelError
-from pipeline.scoring.score import decide, predict
+from pipeline.scoring.score import predict
 
 FRAME = pd.DataFrame({"size": [0.25, 0.75]})
 
@@ -99,9 +99,3 @@ def test_a_worker_thread_predicts_on_one_core() -> None:
     thread.start()
     thread.join()
     assert used == [1]
-
-
-def test_a_decision_is_whether_the_score_reaches_the_threshold() -> None:
-    decisions = decide(np.array([0.2, 0.25, 0.3]), 0.25)
-    np.testing.assert_array_equal(decisions, [False, True, True])
-    assert decide(np.array([0.2]), None) is None
