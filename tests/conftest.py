@@ -15,8 +15,6 @@ import sqlalchemy as sa
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.adapters.migrate import migrate
 
-pytest_plugins = ["support.toy"]
-
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

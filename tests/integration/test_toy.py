@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.support.toy import Toy
+    from support.toy import Toy
 
 pytestmark = pytest.mark.integration
 

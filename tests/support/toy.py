@@ -140,9 +140,7 @@ class Toy:
     def promote(self, number: int, since: datetime = CHAMPION_SINCE) -> None:
         """Make a version champion."""
         with quiet_mlflow():
-            training.promote(
-                self.env, JOB, number, approved_by="ana", reason="a test", effective_from=since
-            )
+            training.promote(self.env, JOB, number, approved_by="ana", reason="a test", effective_from=since)
 
     def rollback(self) -> None:
         """Return to the champion before."""
@@ -177,11 +175,13 @@ class Toy:
         with self.env.engine.begin() as connection:
             number = versions.numbers(connection, JOB)[-1] + 1
             version = versions.version(connection, JOB, like)
-            copies = {
-                "model_uri": _copy(version.model_uri, folder / "model.skops"),
-                "baseline_uri": _copy(version.baseline_uri, folder / "baseline.skops"),
-            }
-            versions.insert(connection, dataclasses.replace(version, version=number, **copies))
+            copy = dataclasses.replace(
+                version,
+                version=number,
+                model_uri=_copied(version.model_uri, folder / "model.skops"),
+                baseline_uri=_copied(version.baseline_uri, folder / "baseline.skops"),
+            )
+            versions.insert(connection, copy)
         return number
 
     def record(self, run_id: str) -> ledger.Record:
@@ -245,7 +245,7 @@ def create_tables(url: str) -> None:
         connection.execute(_TABLES)
 
 
-def _copy(uri: str, target: Path) -> str:
+def _copied(uri: str, target: Path) -> str:
     shutil.copyfile(uri.removeprefix("file://"), target)
     return str(target)
 
