@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -25,7 +26,7 @@ from pipeline.errors import (
 )
 from pipeline.job import Job
 from pipeline.partition import Partition
-from pipeline.planning import Request, plan
+from pipeline.planning import Request, new_run_id, plan
 from pipeline.run import Run, Stage
 from pipeline.scorers import history_name, score_part
 from pipeline.scoring.conserve import prove
@@ -39,7 +40,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-_ATTEMPTS = 3
+_ATTEMPTS = 5  # within 15 s: a PostgreSQL that restarts is back after 2 to 4 s
 _ONLY_PART = 0
 _STAGES: tuple[Stage, ...] = ("planned", "extracted", "validated", "scored", "sealed", "published")
 
@@ -161,9 +162,9 @@ def publish(env: Environment, run: Run) -> ledger.Record:
         if wanted:
             with env.engine.begin() as connection:
                 result = publishing.flip(connection, run)
-            with env.engine.begin() as connection:
-                publishing.retire_older(connection, run)
             log.info(result, token=run.token)
+    with env.engine.begin() as connection:
+        publishing.retire_older(connection, run)
     if job.declaration.publish.parquet:
         show_parquet(env, run.job, run.partition)
     with env.engine.connect() as connection:
@@ -218,19 +219,32 @@ def show_parquet(env: Environment, job: str, partition: Partition) -> None:
 
 
 def repair(env: Environment, job: Job) -> int:
-    """Bring Parquet files that a crash left behind the pointer up to it; how many there were."""
+    """Bring Parquet files that a crash left behind the pointer up to it; how many could be.
+
+    A file that cannot be mended is told in the log: it is no fault of the command that found it.
+    """
     if not job.declaration.publish.parquet:
         return 0
     with env.engine.connect() as connection:
         stale = ledger.stale_parquet(connection, job.name)
-    for partition in stale:
-        show_parquet(env, job.name, partition)
-    return len(stale)
+    return sum(_mended(env, job.name, partition) for partition in stale)
+
+
+def _mended(env: Environment, job: str, partition: Partition) -> bool:
+    try:
+        show_parquet(env, job, partition)
+    except OSError as error:
+        log.warning("parquet not mended", job=job, day=partition.key, error_type=type(error).__name__)
+        return False
+    return True
 
 
 def night(env: Environment, request: Request) -> ledger.Record:
     """One whole run in this process, retried where the fault may pass; raises when it failed."""
-    run = _retried(plan, env, request)
+    # Named before the first attempt: a lost answer must not plan it twice.
+    named = replace(request, run_id=request.run_id or new_run_id(request.job, request.partition))
+    run = _retried(plan, env, named)
+    _retried(repair, env, load_job(env.project, request.job))
     if run.stage == "planned":
         threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
     for step in (extract, validate, score):
@@ -271,10 +285,17 @@ def _step(env: Environment, run: Run, stage: Stage) -> Iterator[bool]:
         try:
             yield _STAGES.index(record["stage"]) < _STAGES.index(stage)
         except BaseException as error:
-            log.warning("failed", error_type=type(error).__name__)
-            with env.engine.begin() as connection:
-                ledger.finish(connection, run.run_no, "failed", error)
-            raise
+            if _failed(env, run, error) or not isinstance(error, Exception):
+                raise
         finally:
             with env.engine.begin() as connection:
                 ledger.add_usage(connection, run.run_no, meter.cpu_seconds, meter.peak_memory_mb)
+
+
+def _failed(env: Environment, run: Run, error: BaseException) -> bool:
+    """Whether the error ends the run: not if it was superseded, or published and the answer was lost."""
+    with env.engine.begin() as connection:
+        ledger.finish(connection, run.run_no, "failed", error)
+        status = ledger.record(connection, run.run_no)["status"]
+    log.warning("failed", error_type=type(error).__name__, status=status)
+    return bool(status == "failed")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from pipeline.cli.console import emit, table
 from pipeline.declaration import job_names, load_job
+from pipeline.errors import DeclarationError
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
@@ -33,12 +35,22 @@ def run_status(
 ) -> None:
     """Days of one job or of all; without a range, the last fortnight that has any attempt."""
     names = [load_job(env.project, job).name] if job else list(job_names(env.project))
+    _repair(env, names)
     with env.engine.connect() as connection:
         span = _span(connection, names, first, last)
         values = {"jobs": names, "first": span[0].day, "last": span[1].day}
         days = [dict(row) for row in connection.execute(sa.text(_DAYS), values).mappings()]
     shown = table(f"{span[0]} to {span[1]}", _SHOWN, [[day[name] for name in _SHOWN] for day in days])
     emit({"from": span[0].key, "to": span[1].key, "days": days}, as_json=as_json, shown=shown)
+
+
+def _repair(env: Environment, names: list[str]) -> None:
+    from pipeline.steps import repair
+
+    for name in names:
+        # The days of a job whose files are wrong are shown all the same.
+        with suppress(DeclarationError):
+            repair(env, load_job(env.project, name))
 
 
 def _span(
