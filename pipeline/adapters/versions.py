@@ -70,8 +70,15 @@ def queries_json(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[
 
 
 def insert(connection: sa.Connection, version: ModelVersion) -> None:
-    """Append a version; from now on nights may use it."""
-    connection.execute(sa.insert(model_versions).values(**vars(version)))
+    """Append a version; from now on nights may use it. Raises RegistryError when its number is taken."""
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.insert(model_versions).values(**vars(version)))
+    except sa.exc.IntegrityError as error:
+        raise RegistryError(
+            f"version {version.version} of {version.job} must be new; it is registered already, so another "
+            "MLflow registry numbered it. Point NIGHTSHIFT_REGISTRY_URL to that one and train again"
+        ) from error
 
 
 def version(connection: sa.Connection, job: str, number: int) -> ModelVersion:

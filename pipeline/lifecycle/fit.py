@@ -71,6 +71,14 @@ class Holdout:
     model: Metrics
     baseline: Metrics
 
+    def metrics(self) -> Metrics:
+        """All of it by one name each: holdout_auc, holdout_baseline_auc and so on."""
+        return (
+            {f"holdout_{name}": value for name, value in self.model.items()}
+            | {f"holdout_baseline_{name}": value for name, value in self.baseline.items()}
+            | {"holdout_rows": self.rows, "holdout_mean_label": self.mean_label}
+        )
+
 
 @dataclass(frozen=True)
 class Candidate:
