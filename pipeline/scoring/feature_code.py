@@ -53,7 +53,7 @@ class FeatureCode:
 
 
 def feeding_queries(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[str, str]:
-    """The SQL that feeds a job's features, by name; a name tells what else of the query counts: types, keys."""
+    """The SQL that feeds a job's features, by name; a name tells also the types or keys of its query."""
     columns = ", ".join(f"{name} {kind}" for name, kind in extract.columns.items())
     return {f"extract ({columns})": extract.sql} | {
         f"history {name} ({', '.join(query.key)})": query.sql for name, query in history.items()

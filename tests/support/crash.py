@@ -1,4 +1,6 @@
-"""A process of one step that dies at an exact place: `crash.py STEP RUN_ID before|after MODULE:FUNCTION [TARGET]`.
+"""A process of one step that dies at an exact place.
+
+`crash.py STEP RUN_ID before|after MODULE:FUNCTION [TARGET]`
 
 With TARGET the process dies only in a call that has that word in one of its arguments.
 """
