@@ -80,7 +80,7 @@ def test_the_parquet_dataset_holds_the_same_rows_as_the_view(home: Path) -> None
             "where day = '2013-05-01' order by 1, 2, 3"
         ).fetchall()
     dataset = home / "store" / "predictions" / "flight_delays"
-    found = duckdb.sql(
+    found = duckdb.execute(
         f"select carrier, flight, origin, score from read_parquet('{dataset}/*/*.parquet', "
         "hive_partitioning = true) where day = '2013-05-01' order by 1, 2, 3"
     ).fetchall()
@@ -135,7 +135,7 @@ def test_every_command_of_the_readme_works_as_shown(home: Path) -> None:
 def test_the_sql_of_the_readme_works_in_duckdb(home: Path) -> None:
     (query,) = shell_blocks("sql")
     shown = query.replace(".nightshift/store", str(home / "store"))
-    assert duckdb.sql(shown).fetchall()[0][1] == 964
+    assert duckdb.execute(shown).fetchall()[0][1] == 964
 
 
 def test_the_make_verbs_of_the_readme_exist() -> None:

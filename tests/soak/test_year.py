@@ -70,12 +70,12 @@ def auc_by_month(scores: pd.DataFrame) -> pd.Series:
     from sklearn.metrics import roc_auc_score
 
     known = scores.dropna(subset=["late"])
-    later = known[pd.to_datetime(known["day"]) >= "2013-05-01"]
-    months = pd.to_datetime(later["day"]).dt.month
+    months = pd.to_datetime(known["day"]).dt.month
+    later = known[months >= 5]
     return pd.Series(
         {
             month: roc_auc_score(rows["late"].astype(bool), rows["score"])
-            for month, rows in later.groupby(months)
+            for month, rows in later.groupby(months[months >= 5])
         }
     )
 

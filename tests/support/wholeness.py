@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pandas as pd
@@ -45,11 +45,12 @@ def assert_whole(toy: Toy, day: Partition) -> str:
     return str(run["run_id"])
 
 
-def _published_run(toy: Toy, day: Partition) -> dict[str, object]:
+def _published_run(toy: Toy, day: Partition) -> dict[str, Any]:
     statement = (
         "select runs.* from nightshift.publications join nightshift.runs using (run_no) "
         "where publications.job = 'toy' and publications.day = %s and superseded_at is null"
     )
+    run: dict[str, Any]
     (run,) = toy.rows(statement, day.day)
     assert run["status"] == "published"
     (pointer,) = toy.rows("select * from nightshift.pointer where job = 'toy' and day = %s", day.day)
