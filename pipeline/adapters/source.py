@@ -129,7 +129,6 @@ def _no_driver(error: Exception) -> UsageError:
 
 def _sqlite_text_never_fails(connection: Any, _record: object) -> None:
     connection.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
-    connection.isolation_level = None
 
 
 class _SqlAlchemyReader:

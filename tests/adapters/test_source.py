@@ -128,14 +128,20 @@ def test_an_empty_answer_still_tells_its_columns(warehouse_url: str) -> None:
 
 
 @integration
-def test_binds_are_values_of_this_transaction_only(warehouse_url: str) -> None:
+def test_binds_are_a_day_and_instants(warehouse_url: str) -> None:
     with open_reader(warehouse_url, BINDS) as reader:
         day, cutoff = reader.dialect.bind("day"), reader.dialect.bind("cutoff")
         assert rows(reader, f"select {day} as day, {cutoff} as cutoff") == [
             {"day": date(2013, 5, 1), "cutoff": CUTOFF}
         ]
-    with psycopg.connect(warehouse_url) as connection:
-        assert connection.execute("select current_setting('nightshift.day', true)").fetchone() == (None,)
+
+
+@integration
+def test_instants_without_a_zone_are_in_utc_whatever_the_databases_zone(warehouse_url: str) -> None:
+    name = warehouse_url.rsplit("/", 1)[1]
+    execute(warehouse_url, f"alter database {name} set timezone = 'Asia/Tokyo'")
+    sql = "select '2013-05-01 07:00'::timestamp::timestamptz as seen"
+    assert read(warehouse_url, sql) == [{"seen": CUTOFF}]
 
 
 @integration
@@ -200,7 +206,7 @@ def test_a_missing_or_closed_table_is_told_by_its_name(warehouse_url: str, sql: 
         ("select name::int from t", "SQLSTATE 22P02, invalid text representation"),
         (f"select case when g > 900000 then ('secret' || g)::int end from ({MANY}) m", "SQLSTATE 22P02"),
         ("select 1 / (id - 1) as secret from t", "SQLSTATE 22012, division by zero"),
-        ("select 'secret' from t whre id = 1", "SQLSTATE 42601, syntax error"),
+        ("select id as secret 'secret' from t", "SQLSTATE 42601, syntax error"),
         ("select lower(id) from t where name = 'secret'", "function lower(integer) does not exist"),
     ],
 )
@@ -224,6 +230,13 @@ def test_a_connection_that_is_lost_in_mid_stream_is_transient(warehouse_url: str
         list(stream)
     assert "the database must answer; got " in str(caught.value)
     assert "generate_series" not in printed(caught.value)
+
+
+@integration
+def test_a_connection_that_the_server_ends_is_transient(warehouse_url: str) -> None:
+    error = failure(warehouse_url, "select pg_terminate_backend(pg_backend_pid())")
+    assert isinstance(error, TransientError)
+    assert "SQLSTATE 57P01, admin shutdown" in str(error)
 
 
 @integration
@@ -281,6 +294,12 @@ def test_sqlite_gives_rows_in_one_state_while_others_write(sqlite_url: str, tmp_
 def test_sqlite_compares_binds_as_text_in_utc(sqlite_url: str) -> None:
     sql = "select :day as day, :cutoff as cutoff, typeof(:day_end) as kind"
     assert read(sqlite_url, sql) == [{"day": "2013-05-01", "cutoff": "2013-05-01 07:00:00", "kind": "text"}]
+
+
+def test_an_instant_of_any_zone_is_bound_in_utc(sqlite_url: str) -> None:
+    local = CUTOFF.astimezone(ZoneInfo("America/New_York"))
+    with open_reader(sqlite_url, {"cutoff": local}) as reader:
+        assert rows(reader, "select :cutoff as cutoff") == [{"cutoff": "2013-05-01 07:00:00"}]
 
 
 def test_sqlite_text_of_any_bytes_is_read(sqlite_url: str) -> None:
@@ -344,6 +363,17 @@ def test_duckdb_is_read_with_its_types_and_instants_in_utc(duckdb_url: str) -> N
         (row,) = rows(reader, sql)
     assert row == {"id": 1, "day": date(2013, 5, 1), "seen": datetime(2013, 5, 1, 7), "name": "secret"}
     assert read(duckdb_url, sql.replace("<=", "<")) == []
+
+
+def test_duckdb_takes_instants_without_a_zone_as_utc(duckdb_url: str) -> None:
+    assert read(duckdb_url, "select current_setting('TimeZone') as zone") == [{"zone": "UTC"}]
+
+
+def test_a_number_that_no_snapshot_can_take_is_told_by_its_column(duckdb_url: str) -> None:
+    error = failure(duckdb_url, "select id, 1267650600228229401496703205376::hugeint as huge from t")
+    assert str(error).startswith(
+        "column 'huge' must hold values of one type that a snapshot can take; got int."
+    )
 
 
 def test_a_python_module_that_a_driver_misses_is_told(duckdb_url: str) -> None:
