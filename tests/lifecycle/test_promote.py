@@ -12,6 +12,7 @@ from pipeline.lifecycle.promote import (
     Promotion,
     check_approver,
     in_force,
+    predecessor,
     rollback_version,
     timeline,
 )
@@ -99,6 +100,31 @@ def test_a_roll_back_returns_to_the_last_champion_that_was_not_undone(
 def test_without_an_earlier_champion_a_roll_back_says_what_to_do(moves: tuple[int | str, ...]) -> None:
     with pytest.raises(RegistryError, match=r"got none, as .*nightshift promote"):
         rollback_version(history(*moves), END)
+
+
+def test_a_roll_back_undoes_promotions_that_were_back_dated_behind_it_too() -> None:
+    rows = [promotion(0, 1, 0), promotion(1, 2, 5), promotion(2, 1, 10, "rollback"), promotion(3, 3, 7)]
+    with pytest.raises(RegistryError, match="version 1 is the first champion"):
+        rollback_version(rows, END)
+
+
+@pytest.mark.parametrize(
+    ("moves", "version", "expected"),
+    [
+        ((1, 2, 3), 3, 2),
+        ((1, 2, 3), 2, 1),
+        ((1, 2, 3), 1, None),
+        ((1, 2, 3), 9, None),
+        ((1, 2, "back", 3), 3, 1),
+        ((1, 2, "back", 3), 2, 1),
+        ((1, 2, 3, "back"), 2, 1),
+        ((1, 2, 1), 1, 2),
+    ],
+)
+def test_behind_a_version_stands_the_champion_that_it_replaced(
+    moves: tuple[int | str, ...], version: int, expected: int | None
+) -> None:
+    assert predecessor(history(*moves), version) == expected
 
 
 @st.composite
