@@ -147,7 +147,8 @@ def finish(
             status=status,
             finished_at=sa.func.clock_timestamp(),
             error_type=type(error).__name__ if error else None,
-            error_message=str(error)[:4000] if error else None,
+            # PostgreSQL's texts hold no zero byte.
+            error_message=str(error)[:4000].replace("\0", "\ufffd") if error else None,
         )
     )
 
@@ -179,7 +180,7 @@ def quarantine_reasons(connection: sa.Connection, run_no: int) -> list[tuple[str
 def attempts(
     connection: sa.Connection, job: str, first: Partition, last: Partition
 ) -> dict[date, set[Status]]:
-    """Per day with any run: the statuses of its runs, `published` where readers see one."""
+    """The statuses of a day's runs, for each day that has any."""
     statement = sa.select(runs.c.day, runs.c.status).where(
         runs.c.job == job, runs.c.day.between(first.day, last.day)
     )

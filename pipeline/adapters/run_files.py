@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,24 @@ from pydantic import TypeAdapter
 from upath import UPath
 
 from pipeline.adapters.store import Store, sha256_of
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, TransientError
 from pipeline.run import BATCH_ROWS, WITHHELD, RuleResult, Run, Snapshot, Verdicts
 
 _RESULTS = TypeAdapter(tuple[RuleResult, ...])
 
 
 def seal_snapshot(store: Store, run: Run, snapshot: Snapshot, folder: Path) -> UPath:
-    """Put a snapshot written in `folder` into the run's folder; its manifest comes last."""
+    """Put a snapshot written in `folder` into the run's folder; gives its manifest, which comes last.
+
+    A run has one snapshot for good: raises TransientError when another attempt has sealed other content.
+    """
     if snapshot.parameters:
         table = pa.table({name: pa.array([value]) for name, value in snapshot.parameters.items()})
         pq.write_table(table, folder / "parameters.parquet")
+    # Two attempts at once write to the same place only if they read the same content.
+    place = f"snapshot-{snapshot.fingerprint[:16]}"
     manifest = {
+        "folder": place,
         "rows": snapshot.rows,
         "bytes": snapshot.bytes,
         "fingerprint": snapshot.fingerprint,
@@ -36,17 +43,25 @@ def seal_snapshot(store: Store, run: Run, snapshot: Snapshot, folder: Path) -> U
         "warnings": snapshot.warnings,
         "proved": snapshot.proved,
     }
-    target = store.run_folder(run)
-    store.seal_folder(folder, target)
-    return _seal_manifest(store, target / "snapshot.json", manifest)
+    target = store.run_folder(run) / "snapshot.json"
+    store.seal_folder(folder, target.parent / place)
+    with _written(store, manifest) as local:
+        is_first = store.seal_once(local, target)
+    if not is_first and _read(target)["fingerprint"] != snapshot.fingerprint:
+        raise TransientError(
+            f"run {run.run_id} must have one snapshot; an earlier attempt has sealed other content. "
+            "Go on with the sealed one"
+        )
+    return target
 
 
 def load_snapshot(store: Store, run: Run, cache: Path) -> Snapshot | None:
     """The run's sealed snapshot with local paths (`cache` takes copies of remote files); None if unsealed."""
-    source = store.run_folder(run)
-    manifest = _manifest(source / "snapshot.json")
-    if manifest is None:
+    try:
+        manifest = _read(store.run_folder(run) / "snapshot.json")
+    except FileNotFoundError:
         return None
+    source = store.run_folder(run) / manifest["folder"]
     parameters: dict[str, Any] = {}
     if manifest["has_parameters"]:
         parameters = pq.read_table(store.fetch(source / "parameters.parquet", cache)).to_pylist()[0]
@@ -79,13 +94,19 @@ def seal_verdicts(store: Store, run: Run, verdicts: Verdicts) -> None:
     store.seal(verdicts.path, target / "verdicts.parquet")
     counts = {name: getattr(verdicts, name) for name in ("rows", "good", "quarantined", "withheld")}
     results = _RESULTS.dump_python(verdicts.results, mode="json")
-    _seal_manifest(store, target / "verdicts.json", {**counts, "results": results})
+    with _written(store, {**counts, "results": results}) as local:
+        store.seal(local, target / "verdicts.json")
 
 
 def load_verdicts(store: Store, run: Run, cache: Path) -> Verdicts:
-    """The run's verdicts with a local path; they must have been sealed."""
+    """The run's sealed verdicts with a local path; raises FatalError when they are gone."""
     source = store.run_folder(run)
-    manifest = json.loads((source / "verdicts.json").read_text())
+    try:
+        manifest = _read(source / "verdicts.json")
+    except FileNotFoundError:
+        raise FatalError(
+            f"the verdicts of run {run.run_id} must be sealed; they are gone from the store"
+        ) from None
     results = _RESULTS.validate_python(manifest.pop("results"))
     return Verdicts(path=store.fetch(source / "verdicts.parquet", cache), results=results, **manifest)
 
@@ -110,21 +131,17 @@ def predictions_file(store: Store, run: Run) -> UPath:
     return store.run_folder(run) / "predictions.parquet"
 
 
-def _seal_manifest(store: Store, target: UPath, manifest: dict[str, Any]) -> UPath:
+@contextmanager
+def _written(store: Store, manifest: Mapping[str, Any]) -> Iterator[Path]:
     with store.workspace() as folder:
-        local = folder / target.name
+        local = folder / "manifest.json"
         local.write_text(json.dumps(manifest, indent=1))
-        store.seal(local, target)
-    return target
+        yield local
 
 
-def _manifest(file: UPath) -> dict[str, Any] | None:
-    try:
-        text = file.read_text()
-    except FileNotFoundError:
-        return None
-    manifest: dict[str, Any] = json.loads(text)
-    return manifest
+def _read(manifest: UPath) -> dict[str, Any]:
+    held: dict[str, Any] = json.loads(manifest.read_text())
+    return held
 
 
 @dataclass(frozen=True)
@@ -137,22 +154,25 @@ class ProofFiles:
 
 
 def fetch_for_proof(store: Store, run: Run, parts: Sequence[int], folder: Path) -> ProofFiles:
-    """The snapshot, the prediction parts, and one file with every withheld row's position."""
-    source = store.run_folder(run)
-    verdicts = pq.read_table(store.fetch(source / "verdicts.parquet", folder), columns=["row", "verdict"])
+    """The snapshot, the prediction parts, and one file with every withheld row's position.
+
+    Raises FatalError when a sealed file is gone.
+    """
+    snapshot = sealed_snapshot(store, run, folder)
+    verdicts = pq.read_table(load_verdicts(store, run, folder).path, columns=["row", "verdict"])
     withheld = [verdicts.filter(pc.field("verdict") == WITHHELD).select(["row"])]
     withheld += [pq.read_table(store.fetch(unanswered_file(store, run, part), folder)) for part in parts]
     path = folder / "withheld.parquet"
     pq.write_table(pa.concat_tables(withheld), path)
     return ProofFiles(
-        snapshot=store.fetch(source / "snapshot.parquet", folder),
+        snapshot=snapshot.path,
         withheld=path,
         parts=[store.fetch(part_file(store, run, part), folder) for part in parts],
     )
 
 
 def seal_predictions(store: Store, run: Run, parts: Sequence[Path], folder: Path) -> str:
-    """Write the run's whole predictions once, in the order of the parts; their sha256."""
+    """Write the run's whole predictions once, in the order of the parts (at least one); their sha256."""
     local = folder / "predictions.parquet"
     if len(parts) == 1:
         shutil.copyfile(parts[0], local)

@@ -1,16 +1,18 @@
 """Files: runs' immutable files and the dataset of current predictions, in a folder or an object store.
 
 Layout: `runs/<job>/<day>/<run_id>/…` is written once; `predictions/<job>/day=…/predictions.parquet` is
-replaced as a whole. Nothing unfinished ever lies inside `predictions/`.
+replaced as a whole. Nothing unfinished ever lies in either.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -21,15 +23,13 @@ from pipeline.partition import COLUMN, Partition
 from pipeline.run import Run
 
 _BLOCK = 1 << 20
+_LEFT_BEHIND = 3600  # seconds; younger folders may be just about to be locked
 
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a local file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,12 @@ class Store:
     def at(cls, url: str, state: Path) -> Store:
         """The store of a folder or URL; unfinished files lie beside a folder, or in the state folder."""
         root = UPath(url)
-        local = root.protocol in ("", "file")
-        return cls(root, Path(root.path) / ".staging" if local else state / "staging")
+        return cls(root, Path(root.path) / ".staging" if _is_folder(root) else state / "staging")
 
     @property
     def is_local(self) -> bool:
         """Whether files are renamed into place (else they are put)."""
-        return self.root.protocol in ("", "file")
+        return _is_folder(self.root)
 
     def run_folder(self, run: Run) -> UPath:
         """Where a run's immutable files are."""
@@ -62,13 +61,27 @@ class Store:
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """A local folder for unfinished files, on the store's file system; gone afterwards."""
+        """A local folder for unfinished files, on the store's file system; gone afterwards.
+
+        What killed processes left behind is removed first.
+        """
+        self._sweep()
         folder = self.scratch / uuid4().hex
         folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with _locked(folder):
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        old = time.time() - _LEFT_BEHIND
+        for folder in self.scratch.glob("*"):
+            # Other processes sweep too, and end their work meanwhile.
+            with suppress(OSError):
+                if folder.stat().st_mtime < old:
+                    with _locked(folder, must=True):
+                        shutil.rmtree(folder, ignore_errors=True)
 
     def seal(self, local: Path, target: UPath) -> None:
         """Put a finished local file in its place as a whole: one rename, or one PUT."""
@@ -76,13 +89,25 @@ class Store:
             target.fs.put_file(str(local), target.path)
             return
         _sync(local)
-        final = Path(target.path)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        final = _ready(target)
         local.replace(final)
         _sync(final.parent)
 
+    def seal_once(self, local: Path, target: UPath) -> bool:
+        """As `seal`, but a file that is in place already stays; whether this one was put there."""
+        with suppress(FileExistsError):
+            if self.is_local:
+                _sync(local)
+                final = _ready(target)
+                final.hardlink_to(local)
+                _sync(final.parent)
+            else:
+                target.fs.put_file(str(local), target.path, mode="create")
+            return True
+        return False
+
     def seal_folder(self, local: Path, target: UPath) -> None:
-        """Put a finished local folder in its place; `sealed` tells whether that was done wholly."""
+        """Put every file of a finished local folder in its place, one by one."""
         for file in sorted(path for path in local.rglob("*") if path.is_file()):
             self.seal(file, target / file.relative_to(local).as_posix())
 
@@ -103,9 +128,35 @@ class Store:
         source.fs.get_file(source.path, str(local))
         return local
 
-    def remove(self, target: UPath) -> None:
-        """Remove a file that may not be there."""
-        target.unlink(missing_ok=True)
+
+def _is_folder(root: UPath) -> bool:
+    return root.protocol in ("", "file", "local")
+
+
+@contextmanager
+def _locked(folder: Path, *, must: bool = False) -> Iterator[None]:
+    """Hold a folder's lock, which the system frees when this process dies, however it dies.
+
+    With `must`, raises OSError when another holds it or the file system has no locks; without, a file
+    system without locks is taken as it is: nobody can sweep there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(*() if must else (OSError,)):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _ready(target: UPath) -> Path:
+    """A local target's path, once its folder is there for good."""
+    final = Path(target.path)
+    missing = [folder for folder in final.parents if not folder.exists()]
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync(folder.parent)
+    return final
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -19,10 +21,12 @@ from sqlalchemy import (
     Table,
     Text,
     Time,
+    UniqueConstraint,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
 
 SCHEMA = "nightshift"
 PREDICTIONS = "predictions"
@@ -30,54 +34,64 @@ ANALYST = "nightshift_analyst"
 
 metadata = MetaData(schema=SCHEMA)
 
+_Type = TypeEngine[Any] | type[TypeEngine[Any]]
+_INSTANT = DateTime(timezone=True)
 
-def _instant(name: str, *, nullable: bool = True) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+def _given(name: str, kind: _Type, comment: str, default: str | None = None) -> Column[Any]:
+    """A column that every row fills."""
+    value = None if default is None else text(default)
+    return Column(name, kind, nullable=False, server_default=value, comment=comment)
+
+
+def _maybe(name: str, kind: _Type, comment: str) -> Column[Any]:
+    """A column that is null until something is known, or where it does not apply."""
+    return Column(name, kind, comment=comment)
+
+
+def _now(name: str, comment: str) -> Column[Any]:
+    return Column(name, _INSTANT, nullable=False, server_default=func.clock_timestamp(), comment=comment)
 
 
 jobs = Table(
     "jobs",
     metadata,
-    Column("job", Text, primary_key=True),
-    Column("description", Text, nullable=False),
-    Column("owners", JSONB, nullable=False),
-    Column("timezone", Text, nullable=False),
-    Column("cutoff", Time, nullable=False),
-    Column("start_day", Date, nullable=False),
-    Column("end_day", Date),
+    _given("job", Text, "Name of the job"),
+    _given("description", Text, "What the job predicts"),
+    _given("owners", JSONB, "Team, on-call address and approvers"),
+    _given("timezone", Text, "Zone of the business day"),
+    _given("cutoff", Time, "Clock time, in that zone, up to which a day may know"),
+    _given("start_day", Date, "First day that is expected"),
+    _maybe("end_day", Date, "Last day that is expected; null while the job goes on"),
+    PrimaryKeyConstraint("job"),
     comment="Each job's expected days, as its declaration says; written by migrate",
 )
 
 model_versions = Table(
     "model_versions",
     metadata,
-    Column("job", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("feature_version", Text, nullable=False),
-    Column("feature_source", Text, nullable=False),
-    Column("feature_source_sha256", Text, nullable=False),
-    Column("queries", JSONB, nullable=False),
-    Column("model_uri", Text, nullable=False),
-    Column("model_sha256", Text, nullable=False),
-    Column("baseline_uri", Text, nullable=False),
-    Column("baseline_sha256", Text, nullable=False),
-    Column("sklearn_version", Text, nullable=False),
-    Column("trained_from", Date, nullable=False),
-    Column("trained_to", Date, nullable=False),
-    _instant("labels_as_of", nullable=False),
-    Column("rows", BigInteger, nullable=False),
-    Column("data_fingerprint", Text, nullable=False),
-    Column("code_version", Text, nullable=False),
-    Column("seed", Integer, nullable=False),
-    Column("metrics", JSONB, nullable=False),
-    Column("owners", JSONB, nullable=False),
-    Column("registry_run_id", Text, nullable=False),
-    Column(
-        "registered_at",
-        DateTime(timezone=True),
-        nullable=False,
-        server_default=func.clock_timestamp(),
-    ),
+    _given("job", Text, "Name of the job"),
+    _given("version", Integer, "Number of the version, counted by job"),
+    _given("feature_version", Text, "Hash of the feature code and of the queries it reads"),
+    _given("feature_source", Text, "Source of the feature module, which scoring with this version runs"),
+    _given("feature_source_sha256", Text, "sha256 of the feature source"),
+    _given("queries", JSONB, "Extract and history declarations that the version was trained on"),
+    _given("model_uri", Text, "Where the model file is"),
+    _given("model_sha256", Text, "sha256 that the model file must have to be loaded"),
+    _given("baseline_uri", Text, "Where the baseline's file is"),
+    _given("baseline_sha256", Text, "sha256 that the baseline's file must have to be loaded"),
+    _given("sklearn_version", Text, "Version of scikit-learn that alone may load the files"),
+    _given("trained_from", Date, "First day of the training rows"),
+    _given("trained_to", Date, "Last day of the training rows"),
+    _given("labels_as_of", _INSTANT, "Labels known later were left out"),
+    _given("rows", BigInteger, "Training rows"),
+    _given("data_fingerprint", Text, "sha256 over the snapshots trained on"),
+    _given("code_version", Text, "Commit of the project, or version of the package"),
+    _given("seed", Integer, "Seed of the fit"),
+    _given("metrics", JSONB, "Held-out metrics of model and baseline"),
+    _given("owners", JSONB, "Team, on-call address and approvers at the time"),
+    _given("registry_run_id", Text, "Run of the registry that holds the files"),
+    _now("registered_at", "When the version was registered"),
     PrimaryKeyConstraint("job", "version"),
     comment="Registered versions and what made them; append-only",
 )
@@ -85,22 +99,17 @@ model_versions = Table(
 promotions = Table(
     "promotions",
     metadata,
-    Column("promotion_no", BigInteger, Identity(always=True), primary_key=True),
-    Column("job", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("previous_version", Integer),
-    Column("kind", Text, nullable=False),
-    _instant("effective_from", nullable=False),
-    Column(
-        "recorded_at",
-        DateTime(timezone=True),
-        nullable=False,
-        server_default=func.clock_timestamp(),
-    ),
-    Column("actor", Text, nullable=False),
-    Column("approved_by", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("model_sha256", Text, nullable=False),
+    Column("promotion_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of recording"),
+    _given("job", Text, "Name of the job"),
+    _given("version", Integer, "Version that became champion"),
+    _maybe("previous_version", Integer, "Champion before; null for the first"),
+    _given("kind", Text, "promote or rollback"),
+    _given("effective_from", _INSTANT, "Cut-offs from this instant on are answered by the version"),
+    _now("recorded_at", "When the promotion was recorded"),
+    _given("actor", Text, "Who ran the command"),
+    _given("approved_by", Text, "Which declared approver agreed"),
+    _given("reason", Text, "Why"),
+    _given("model_sha256", Text, "sha256 of the approved model file"),
     CheckConstraint("kind in ('promote', 'rollback')", name="promotions_kind"),
     comment="Which version was champion from when, by whose approval; append-only",
 )
@@ -115,78 +124,74 @@ runs = Table(
         primary_key=True,
         comment="Number of the run; stands in the prediction rows",
     ),
-    Column("run_id", Text, nullable=False, unique=True, comment="Name of the run; a retry keeps it"),
-    Column("job", Text, nullable=False),
-    Column("day", Date, nullable=False),
-    Column("token", BigInteger, nullable=False),
-    Column("status", Text, nullable=False, comment="running, published, failed or superseded"),
-    Column("stage", Text, nullable=False, comment="The last stage that was finished"),
-    Column(
-        "degraded",
-        Boolean,
-        nullable=False,
-        server_default=text("false"),
-        comment="Whether any row was answered by a fallback",
-    ),
-    Column("trigger", Text, nullable=False),
-    Column("triggered_by", Text, nullable=False, comment="Who or what started the run"),
-    Column("owners", JSONB, nullable=False),
-    _instant("cutoff", nullable=False),
-    Column(
-        "as_of", Boolean, nullable=False, comment="False where a backfill read a source that is overwritten"
-    ),
-    Column("model_version", Integer, nullable=False),
-    Column("feature_version", Text, nullable=False),
-    Column("model_policy", Text, nullable=False, comment="How the model version was chosen"),
-    Column("code_version", Text, nullable=False),
-    Column("snapshot_uri", Text),
-    Column("snapshot_fingerprint", Text, comment="sha256 of the content read: rows, history, parameters"),
-    Column("proved", Boolean, comment="Whether count(*) and rows read agree in one transaction"),
-    Column("bytes_read", BigInteger, comment="Arrow bytes read from the source"),
-    Column("suite_sha256", Text),
-    Column("suite_results", JSONB, comment="Each rule, its severity and how many rows broke it"),
-    Column("rows_in", BigInteger, comment="Rows of the snapshot = scored + fallback + withheld"),
-    Column("rows_scored", BigInteger, comment="Rows answered by the pinned model"),
-    Column("rows_fallback", BigInteger, comment="Rows answered by a step of a fallback chain"),
-    Column("rows_withheld", BigInteger, comment="Rows without an answer: in quarantine, not in predictions"),
-    Column("rows_quarantined", BigInteger, comment="Rows that no model was given"),
-    Column("score_sources", JSONB, comment="Published rows by score_source"),
-    Column("warnings", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
-    Column("parquet_uri", Text),
-    Column("parquet_sha256", Text),
-    Column("error_type", Text),
-    Column("error_message", Text),
-    Column(
-        "started_at",
-        DateTime(timezone=True),
-        nullable=False,
-        server_default=func.clock_timestamp(),
-    ),
-    _instant("finished_at"),
-    Column("cpu_seconds", Double, nullable=False, server_default=text("0")),
-    Column("peak_memory_mb", Double, nullable=False, server_default=text("0")),
+    _given("run_id", Text, "Name of the run; a retry keeps it"),
+    _given("job", Text, "Name of the job"),
+    _given("day", Date, "Business day that the run scores"),
+    _given("token", BigInteger, "Grows with every run of a (job, day); the highest one is shown"),
+    _given("status", Text, "running, published, failed or superseded"),
+    _given("stage", Text, "The last stage that was finished"),
+    _given("degraded", Boolean, "Whether any row was answered by a fallback", "false"),
+    _given("trigger", Text, "manual, scheduled or backfill"),
+    _given("triggered_by", Text, "Who or what started the run"),
+    _given("owners", JSONB, "Team, on-call address and approvers at the time"),
+    _given("cutoff", _INSTANT, "Nothing known later was used"),
+    _given("as_of", Boolean, "False where a backfill read a source that is overwritten"),
+    _given("model_version", Integer, "Version the run is pinned to"),
+    _given("feature_version", Text, "Hash of the feature code and of the queries it reads"),
+    _given("model_policy", Text, "How the model version was chosen"),
+    _given("code_version", Text, "Commit of the project, or version of the package"),
+    _maybe("snapshot_uri", Text, "Folder of the run's immutable files"),
+    _maybe("snapshot_fingerprint", Text, "sha256 of the content read: rows, history, parameters"),
+    _maybe("proved", Boolean, "Whether count(*) and rows read agree in one transaction"),
+    _maybe("bytes_read", BigInteger, "Arrow bytes read from the source"),
+    _maybe("suite_sha256", Text, "sha256 of the suite's file"),
+    _maybe("suite_results", JSONB, "Each rule, its severity and how many rows broke it"),
+    _maybe("rows_in", BigInteger, "Rows of the snapshot = scored + fallback + withheld"),
+    _maybe("rows_scored", BigInteger, "Rows answered by the pinned model"),
+    _maybe("rows_fallback", BigInteger, "Rows answered by a step of a fallback chain"),
+    _maybe("rows_withheld", BigInteger, "Rows without an answer: in quarantine, not in predictions"),
+    _maybe("rows_quarantined", BigInteger, "Rows that no model was given"),
+    _maybe("score_sources", JSONB, "Published rows by score_source"),
+    _given("warnings", JSONB, "What was odd but did not stop the run", "'[]'::jsonb"),
+    _maybe("parquet_uri", Text, "The run's own Parquet file of predictions"),
+    _maybe("parquet_sha256", Text, "sha256 of that file"),
+    _maybe("error_type", Text, "Kind of error that ended the run; null unless it failed"),
+    _maybe("error_message", Text, "What had to hold, what was found, what to do next"),
+    _now("started_at", "When the run was planned"),
+    _maybe("finished_at", _INSTANT, "When the run ended; null while it is at work"),
+    _given("cpu_seconds", Double, "CPU seconds of all stages and attempts", "0"),
+    _given("peak_memory_mb", Double, "Highest resident memory of any stage's process, MiB", "0"),
+    UniqueConstraint("run_id"),
     CheckConstraint("status in ('running', 'published', 'failed', 'superseded')", name="runs_status"),
     CheckConstraint(
         "stage in ('planned', 'extracted', 'validated', 'scored', 'sealed', 'published')",
         name="runs_stage",
     ),
+    # A check that gives null passes, so unknown counts have to be refused by name.
     CheckConstraint(
-        "stage not in ('sealed', 'published') or rows_in = rows_scored + rows_fallback + rows_withheld",
+        "stage not in ('sealed', 'published') "
+        "or coalesce(rows_in = rows_scored + rows_fallback + rows_withheld, false)",
         name="runs_conserve_rows",
     ),
     Index("runs_job_day", "job", "day", "run_no"),
     comment="One row per run: what was read, checked, scored and published, by which versions",
 )
 
+
+def _of_run(comment: str, *, nullable: bool = True, ondelete: str | None = None) -> Column[int]:
+    key = ForeignKey(runs.c.run_no, ondelete=ondelete)
+    return Column("run_no", BigInteger, key, nullable=nullable, comment=comment)
+
+
 run_parts = Table(
     "run_parts",
     metadata,
-    Column("run_no", BigInteger, ForeignKey(runs.c.run_no, ondelete="CASCADE"), nullable=False),
-    Column("part", Integer, nullable=False),
-    Column("rows", BigInteger, nullable=False),
-    Column("sha256", Text, nullable=False),
-    Column("score_sources", JSONB, nullable=False),
-    Column("rows_withheld", BigInteger, nullable=False),
+    _of_run("Number of the run", nullable=False, ondelete="CASCADE"),
+    _given("part", Integer, "Number of the part, from 0"),
+    _given("rows", BigInteger, "Rows that the part predicts"),
+    _given("sha256", Text, "sha256 of the part's file"),
+    _given("score_sources", JSONB, "Rows of the part by score_source"),
+    _given("rows_withheld", BigInteger, "Rows that no step of a chain answered"),
     PrimaryKeyConstraint("run_no", "part"),
     comment="Parts of a run's predictions that are loaded",
 )
@@ -194,13 +199,14 @@ run_parts = Table(
 quarantine = Table(
     "quarantine",
     metadata,
-    Column("run_no", BigInteger, ForeignKey(runs.c.run_no, ondelete="CASCADE"), nullable=False),
-    Column("row", BigInteger, nullable=False),
-    Column("verdict", Text, nullable=False),
-    Column("rule", Text, nullable=False),
-    Column("column_name", Text),
-    Column("value", Text),
-    Column("key", Text, nullable=False),
+    _of_run("Number of the run", nullable=False, ondelete="CASCADE"),
+    _given("run_id", Text, "Name of the run; joins runs"),
+    _given("row", BigInteger, "Position of the row in the run's snapshot, from 0"),
+    _given("verdict", Text, "quarantined (a fallback may answer) or withheld"),
+    _given("rule", Text, "Rule that the row broke"),
+    _maybe("column_name", Text, "Column that the rule looks at; null where it takes several"),
+    _maybe("value", Text, "Offending value; masked where the column is declared pii"),
+    _given("key", Text, "JSON of the job's key columns"),
     Index("quarantine_run", "run_no", "row"),
     comment="One row per (row, reason) that no model was given",
 )
@@ -208,13 +214,13 @@ quarantine = Table(
 pointer = Table(
     "pointer",
     metadata,
-    Column("job", Text, nullable=False),
-    Column("day", Date, nullable=False),
-    Column("last_token", BigInteger, nullable=False),
-    Column("token", BigInteger, nullable=False, server_default=text("0")),
-    Column("run_no", BigInteger, ForeignKey(runs.c.run_no)),
-    _instant("published_at"),
-    Column("parquet_run_no", BigInteger),
+    _given("job", Text, "Name of the job"),
+    _given("day", Date, "Business day"),
+    _given("last_token", BigInteger, "Highest token that was ever given out"),
+    _given("token", BigInteger, "Token of the last change; only a higher one may change it again", "0"),
+    _of_run("Run that readers see; null for none"),
+    _maybe("published_at", _INSTANT, "When the pointer was moved last"),
+    _maybe("parquet_run_no", BigInteger, "Run whose rows the current Parquet file holds"),
     PrimaryKeyConstraint("job", "day"),
     comment="Which run of a (job, day) readers see, and the highest token used",
 )
@@ -222,20 +228,14 @@ pointer = Table(
 publications = Table(
     "publications",
     metadata,
-    Column("job", Text, nullable=False),
-    Column("day", Date, nullable=False),
-    Column("token", BigInteger, nullable=False),
-    Column("run_no", BigInteger, ForeignKey(runs.c.run_no), nullable=False),
-    _instant("published_at", nullable=False),
-    _instant("superseded_at"),
+    _given("job", Text, "Name of the job"),
+    _given("day", Date, "Business day"),
+    _given("token", BigInteger, "Token that the change was made with"),
+    _of_run("Run that readers saw", nullable=False),
+    _given("published_at", _INSTANT, "When readers began to see the run"),
+    _maybe("superseded_at", _INSTANT, "When a newer run replaced it; null while current"),
     PrimaryKeyConstraint("job", "day", "token"),
-    Index(
-        "publications_current",
-        "job",
-        "day",
-        unique=True,
-        postgresql_where=text("superseded_at is null"),
-    ),
+    Index("publications_current", "job", "day", unique=True, postgresql_where=text("superseded_at is null")),
     Index("publications_run", "run_no"),
     comment="Every publish of a (job, day) and until when it was current",
 )

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
-
-import duckdb
 
 from pipeline.errors import SealError
 
+# As many predictions as expected rows, each with a key of its own, each key an expected one: so the expected
+# keys are as many, and the same. A key with a null is never an expected one.
 _PROOF = """
-with expected as (
+with expected as not materialized (
     select {keys} from read_parquet($snapshot, file_row_number = true)
     where file_row_number not in (select "row" from read_parquet($withheld))
-), given as (
-    select {keys}, count(*) as copies from read_parquet($parts) group by all
+), given as not materialized (
+    select {keys} from read_parquet($parts)
 )
 select
-    count(*) filter (where given.copies is null) as missing,
-    count(*) filter (where expected.{first} is null) as foreign_rows,
-    count(*) filter (where given.copies > 1) as repeated,
-    count(*) as matched
-from expected full join given using ({keys})
+    (select count(*) from read_parquet($snapshot)) as total,
+    (select count(*) from expected) as expected,
+    (select count(*) from given) as given,
+    (select count(*) from (select distinct {keys} from given)) as unlike,
+    (select count(*) from given anti join expected using ({keys})) as unexpected
 """
 
 
@@ -38,28 +39,37 @@ def prove(
     """The number of predicted rows, once it is proved that they and the withheld rows are the snapshot.
 
     `withheld` is a Parquet file with the column `row`: positions in the snapshot. Raises SealError with the
-    number of missing, foreign and repeated keys; never the keys.
+    numbers of rows and of foreign and repeated keys; never the keys.
     """
-    quoted = ['"' + name.replace('"', '""') + '"' for name in key]
-    query = _PROOF.format(keys=", ".join(quoted), first=quoted[0])
+    if not parts:
+        raise SealError("a run must have at least one part, even if it is empty; got none")
+    total, expected, given, unlike, unexpected = _counts(key, snapshot, withheld, parts, spill, memory_mb)
+    if total != rows_in or given != expected or unlike != given or unexpected:
+        raise SealError(
+            f"every one of {rows_in} snapshot rows must be predicted once or withheld; got {total} rows, "
+            f"{total - expected} withheld, {given} predicted, of which {unexpected} with a foreign and "
+            f"{given - unlike} with a repeated key. Nothing was published"
+        )
+    return given
+
+
+def _counts(
+    key: Sequence[str], snapshot: Path, withheld: Path, parts: Sequence[Path], spill: Path, memory_mb: int
+) -> tuple[int, ...]:
+    import duckdb
+
+    keys = ", ".join('"' + name.replace('"', '""') + '"' for name in key)
+    files: dict[str, object] = {
+        "snapshot": escape(str(snapshot)),
+        "withheld": escape(str(withheld)),
+        "parts": [escape(str(part)) for part in parts],
+    }
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_mb}MB",
         "temp_directory": str(spill),
         "threads": 2,
+        "preserve_insertion_order": False,
     }
     with duckdb.connect(config=config) as connection:
-        values = {"snapshot": str(snapshot), "withheld": str(withheld), "parts": [str(p) for p in parts]}
-        row = connection.execute(query, values).fetchone()
-        count = connection.execute(
-            'select count(distinct "row") from read_parquet($withheld)', {"withheld": str(withheld)}
-        ).fetchone()
-    if row is None or count is None:
-        raise SealError("the proof of conservation must give one row; got none")
-    missing, foreign, repeated, matched = row
-    if missing or foreign or repeated or matched + count[0] != rows_in:
-        raise SealError(
-            f"every one of {rows_in} snapshot rows must be predicted once or withheld; got "
-            f"{missing} missing, {foreign} foreign, {repeated} repeated keys, {count[0]} withheld rows. "
-            "Nothing was published"
-        )
-    return int(matched)
+        counts: tuple[int, ...] = connection.execute(_PROOF.format(keys=keys), files).fetchall()[0]
+    return counts

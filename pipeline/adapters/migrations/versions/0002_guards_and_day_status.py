@@ -20,15 +20,24 @@ for each statement execute function nightshift.refuse_change()
 
 DAY_STATUS = """
 create view nightshift.day_status as
-with expected as (
-    select jobs.job, series.at::date as day,
-        (series.at::date + jobs.cutoff) at time zone jobs.timezone as cutoff
+with days as (
+    select jobs.job, jobs.timezone, series.at::date as day, series.at::date + jobs.cutoff as clock
     from nightshift.jobs
     cross join generate_series(
         jobs.start_day::timestamp,
         coalesce(jobs.end_day, (now() at time zone jobs.timezone)::date)::timestamp,
         interval '1 day'
     ) as series (at)
+), instants as (
+    -- `at time zone` takes the second instant of a clock time that comes twice; a cut-off is the first.
+    select days.*, later.at, later.at + (
+        (later.at at time zone timezone) - ((later.at - interval '24 hours') at time zone timezone)
+        - interval '24 hours'
+    ) as earlier
+    from days cross join lateral (select clock at time zone timezone as at) as later
+), expected as (
+    select job, day, case when earlier at time zone timezone = clock then earlier else at end as cutoff
+    from instants
 )
 select
     expected.job,
@@ -56,6 +65,8 @@ where expected.cutoff <= now()
 """
 
 COMMENTS = {
+    "job": "Name of the job",
+    "day": "Business day that the schedule expects",
     "published_run_id": "Run that readers see; null where the day is missing",
     "quality": "ok, degraded (some row was answered by a fallback), null where the day is missing",
     "restatements": "How often a published day was published again",

@@ -1,0 +1,168 @@
+"""Rows on their way into the warehouse: copied under their run number, unseen until the pointer moves."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+from adbc_driver_postgresql import dbapi
+
+from pipeline.adapters.driver_errors import driver_errors
+from pipeline.adapters.job_tables import rows_table
+from pipeline.adapters.source import plain_url
+from pipeline.adapters.tables import SCHEMA
+from pipeline.adapters.warehouse import quoted
+from pipeline.errors import FatalError, RunError, SealError, TransientError
+from pipeline.run import BATCH_ROWS, Run, Stage
+
+# Held until the end of the load: whoever seals or ends the run waits for it, and refuses later ones.
+_AT_WORK = f"""
+select 1 from {SCHEMA}.runs where run_no = $1 and status = 'running' and stage = $2 for share
+"""
+# The part is claimed before its first row: of two attempts at once, one waits for the other.
+_CLAIM = f"""
+insert into {SCHEMA}.run_parts (run_no, part, rows, sha256, score_sources, rows_withheld)
+values ($1, $2, 0, '', '{{}}', 0) on conflict do nothing returning part
+"""
+_RECORD = f"""
+update {SCHEMA}.run_parts set rows = $3, sha256 = $4, score_sources = $5::jsonb, rows_withheld = $6
+where run_no = $1 and part = $2
+"""
+
+_QUARANTINE_NAMES = {"column": "column_name"}
+
+
+@dataclass(frozen=True)
+class LoadedPart:
+    """What a part turned out to be, known once its last row is written."""
+
+    rows: int
+    sha256: str
+    score_sources_json: str
+    rows_withheld: int
+
+
+class PartLoad:
+    """One transaction that loads the rows of one part; rolled back unless `commit` is called.
+
+    Use as a context manager: it holds the run's row and the part's record, so nobody can seal the run, end
+    it or load the same part meanwhile; other connections of the same process must not try to. Entering
+    raises FatalError when the run takes no rows any more, TransientError when the part is loaded already.
+    """
+
+    def __init__(self, url: str, run: Run, part: int) -> None:
+        self._url, self._run, self._part = url, run, part
+
+    def __enter__(self) -> PartLoad:
+        with driver_errors():
+            self._connection = dbapi.connect(plain_url(self._url))
+        try:
+            self._claim()
+        except BaseException:
+            self._connection.close()
+            raise
+        return self
+
+    def _claim(self) -> None:
+        with driver_errors(), self._connection.cursor() as cursor:
+            cursor.execute("set local lock_timeout = '60s'")
+            _hold(cursor, self._run, "validated")
+            cursor.execute(_CLAIM, (self._run.run_no, self._part))
+            if cursor.fetchone() is None:
+                raise TransientError(
+                    f"part {self._part} of run {self._run.run_id} must be loaded once; another attempt has "
+                    "loaded it. Go on from there"
+                )
+
+    def rows(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+        """Stream batches into the job's rows, as they come."""
+        _copy(self._connection, rows_table(self._run.job), schema, batches)
+
+    def commit(self, part: LoadedPart) -> None:
+        """Record the part and make its rows durable."""
+        values = (part.rows, part.sha256, part.score_sources_json, part.rows_withheld)
+        with driver_errors(), self._connection.cursor() as cursor:
+            cursor.execute(_RECORD, (self._run.run_no, self._part, *values))
+            self._connection.commit()
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _hold(cursor: dbapi.Cursor, run: Run, stage: Stage) -> None:
+    cursor.execute(_AT_WORK, (run.run_no, stage))
+    if cursor.fetchone() is None:
+        raise FatalError(
+            f"run {run.run_id} must be at work and {stage} to take rows; it is further on, ended or gone"
+        )
+
+
+def _copy(
+    connection: dbapi.Connection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> None:
+    failures: list[BaseException] = []
+    with closing(_watched(batches, failures)) as stream, connection.cursor() as cursor:
+        reader = pa.RecordBatchReader.from_batches(schema, stream)
+        try:
+            with driver_errors():
+                cursor.adbc_ingest(table, reader, mode="append", db_schema_name=SCHEMA)
+        except RunError:
+            # The driver knows of a failed stream only that it failed.
+            if failures:
+                raise failures[0] from None
+            raise
+
+
+def _watched(
+    batches: Iterable[pa.RecordBatch], failures: list[BaseException]
+) -> Generator[pa.RecordBatch, None, None]:
+    try:
+        yield from batches
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        failures.append(error)
+        raise
+
+
+def load_quarantine(url: str, run: Run, file: Path) -> None:
+    """Replace the quarantine of a run at validation by a verdicts file, in one transaction.
+
+    Raises FatalError when the run has been validated already, or has ended.
+    """
+    parquet = pq.ParquetFile(file)
+    names = [_QUARANTINE_NAMES.get(name, name) for name in parquet.schema_arrow.names]
+    own = [("run_no", pa.int64()), ("run_id", pa.string())]
+    schema = pa.schema([*own, *zip(names, parquet.schema_arrow.types, strict=True)])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in parquet.iter_batches(BATCH_ROWS):
+            of_run = [pa.repeat(value, batch.num_rows) for value in (run.run_no, run.run_id)]
+            yield pa.RecordBatch.from_arrays([*of_run, *batch.columns], schema=schema)
+
+    with driver_errors(), dbapi.connect(plain_url(url)) as connection:
+        with connection.cursor() as cursor:
+            _hold(cursor, run, "extracted")
+            cursor.execute(f"delete from {SCHEMA}.quarantine where run_no = $1", (run.run_no,))
+        _copy(connection, "quarantine", schema, batches())
+        connection.commit()
+
+
+def check_sql_counts(connection: sa.Connection, run: Run, expected: Mapping[str, int]) -> None:
+    """Raise SealError unless the warehouse holds exactly these rows for a run, by score_source."""
+    statement = sa.text(
+        f"select score_source, count(*) from {SCHEMA}.{quoted(rows_table(run.job))} "
+        "where day = :day and run_no = :run_no group by score_source"
+    )
+    values = {"day": run.partition.day, "run_no": run.run_no}
+    got: dict[str, int] = dict(connection.execute(statement, values).all())
+    if got != dict(expected):
+        raise SealError(
+            f"the warehouse must hold {dict(expected)} rows of run {run.run_id}; got {got}. "
+            "Nothing was published"
+        )
