@@ -22,7 +22,7 @@ from pipeline.errors import FatalError, FeatureError, ModelError
 from pipeline.frames import history_frame
 from pipeline.job import Job, ScoreSource
 from pipeline.lifecycle import fallback
-from pipeline.lifecycle.fallback import Answer, Step
+from pipeline.lifecycle.fallback import Answer, Scores, Step
 from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features, rule_scores
@@ -75,18 +75,24 @@ class Scorers:
     def _row_step(self, name: str) -> Step:
         declared = self.job.declaration.fallback
         if name == "rule":
-            code, columns = feature_code(self.versions[0]), self.versions[0].extract.columns
-            return fallback.rule(
-                lambda rows: rule_scores(code, rows, columns, self.job.declaration.model.output)
-            )
+            return fallback.rule(self._rule_scores)
         if name == "carried_forward":
             return self._carried_forward
         if declared.default is None:
             raise FatalError("fallback.default must be declared for the step default")
         return fallback.default(declared.default)
 
+    def _rule_scores(self, rows: pa.RecordBatch) -> Scores:
+        version = self.versions[0]
+        output = self.job.declaration.model.output
+        return rule_scores(feature_code(version), rows, version.extract.columns, output)
+
+    def _carried_forward(self, rows: pa.RecordBatch) -> Answer:
+        return self._earlier(rows)
+
     @cached_property
-    def _carried_forward(self) -> Step:
+    def _earlier(self) -> Step:
+        # Read with the first row that needs it: most nights have none.
         declared = self.job.declaration.fallback.carried_forward
         if declared is None:
             raise FatalError("fallback.carried_forward must be declared for the step carried_forward")
