@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -27,7 +28,7 @@ from pipeline.errors import (
 from pipeline.job import Job
 from pipeline.partition import Partition
 from pipeline.planning import Request, new_run_id, plan
-from pipeline.run import Run, Stage
+from pipeline.run import Run, Snapshot, Stage
 from pipeline.scorers import history_name, score_part
 from pipeline.scoring.conserve import prove
 from pipeline.scoring.extract import ExtractPlan
@@ -46,32 +47,35 @@ _STAGES: tuple[Stage, ...] = ("planned", "extracted", "validated", "scored", "se
 
 
 def extract(env: Environment, run: Run) -> None:
-    """Read the partition once and seal the snapshot."""
+    """Read the partition once and seal the snapshot; one that an earlier attempt has sealed stays."""
     with _step(env, run, "extracted") as wanted:
         if not wanted:
             return
-        job = load_job(env.project, run.job)
-        with env.engine.connect() as connection:
-            versions = with_predecessor(connection, run.job, run.model_version)
-        reads = extract_plan(job, versions)
-        binds = job.instants(run.partition).binds()
         with env.store.workspace() as folder:
-            with open_reader(env.source_url, binds) as reader:
-                snapshot = read_partition(reader, reads, folder)
-            uri = run_files.seal_snapshot(env.store, run, snapshot, folder)
+            snapshot = run_files.load_snapshot(env.store, run, folder) or _snapshot(env, run, folder)
         with env.engine.begin() as connection:
             ledger.add_warnings(connection, run.run_no, snapshot.warnings)
             ledger.advance(
                 connection,
                 run.run_no,
                 "extracted",
-                snapshot_uri=str(uri.parent),
+                snapshot_uri=str(env.store.run_folder(run)),
                 snapshot_fingerprint=snapshot.fingerprint,
                 proved=snapshot.proved,
                 bytes_read=snapshot.bytes,
                 rows_in=snapshot.rows,
             )
         log.info("extracted", rows=snapshot.rows, fingerprint=snapshot.fingerprint[:12])
+
+
+def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
+    job = load_job(env.project, run.job)
+    with env.engine.connect() as connection:
+        versions = with_predecessor(connection, run.job, run.model_version)
+    with open_reader(env.source_url, job.instants(run.partition).binds()) as reader:
+        snapshot = read_partition(reader, extract_plan(job, versions), folder)
+    run_files.seal_snapshot(env.store, run, snapshot, folder)
+    return snapshot
 
 
 def extract_plan(job: Job, versions: list[ModelVersion]) -> ExtractPlan:

@@ -1,16 +1,10 @@
-"""A process of one step that dies at an exact place.
-
-`crash.py STEP RUN_ID before|after MODULE:FUNCTION [TARGET]`
-
-With TARGET the process dies only in a call that has that word in one of its arguments.
-"""
+"""One step of a run in a process of its own that dies at an exact place."""
 
 from __future__ import annotations
 
 import os
 import pkgutil
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +38,12 @@ def plant(place: str, when: str, word: str) -> None:
     setattr(holder, name, dying(getattr(holder, name), when, word))
 
 
-def main(step: str, run_id: str, when: str, place: str, word: str = "") -> None:
-    """Do one step of a planned run, or `repair` of its job; the planted death comes in between."""
+def main(variables: dict[str, str], step: str, run_id: str, when: str, place: str, word: str) -> None:
+    """Do one step of a planned run, or `repair` of its job; the planted death comes in between.
+
+    With a word the process dies only in a call that has it in one of its arguments.
+    """
+    os.environ.update(variables)
     env = Environment(Settings())
     with env.engine.connect() as connection:
         found = ledger.find(connection, run_id)
@@ -56,7 +54,3 @@ def main(step: str, run_id: str, when: str, place: str, word: str = "") -> None:
     else:
         work: Callable[[Environment, Run], object] = getattr(steps, step)
         work(env, ledger.as_run(found))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
