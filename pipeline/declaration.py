@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.document import Document, read_document
-from pipeline.errors import DeclarationError, Fault, UsageError, nearest
+from pipeline.errors import DeclarationError, Fault, TransientError, UsageError, nearest
 from pipeline.faults import schema_faults
 from pipeline.fields import identifier
 from pipeline.job import Declaration, Job, Source
@@ -51,6 +53,25 @@ def load_job(project: Path, name: str) -> Job:
     if name not in names:
         hint = nearest(name, names) if names else "there is none in dags/"
         raise UsageError(f"job {name!r} must have a declaration {declaration_file(project, name)}; {hint}")
+    return _job(project, name, _contents(project, name))
+
+
+def _contents(project: Path, name: str) -> tuple[str | None, ...]:
+    """What a job's three files hold, as digests; None for one that cannot be read."""
+    files = (declaration_file(project, name), feature_file(project, name), suite_file(project, name))
+    return tuple(_digest(file) for file in files)
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _job(project: Path, name: str, contents: tuple[str | None, ...]) -> Job:
+    """Judged once as long as its files hold the same: a backfill asks for it in every stage."""
     document = read_document(declaration_file(project, name))
     declaration, faults = _declaration(document)
     faults += [
@@ -60,6 +81,8 @@ def load_job(project: Path, name: str) -> Job:
     ]
     if faults or declaration is None:
         raise DeclarationError(faults)
+    if _contents(project, name) != contents:
+        raise TransientError(f"the files of {name} must stand still while they are read; they changed")
     return Job(name=name, declaration=declaration)
 
 
@@ -165,5 +188,3 @@ def _syntax_faults(file: Path) -> Iterator[Fault]:
         ast.parse(file.read_bytes(), filename=file.name)
     except SyntaxError as error:
         yield Fault(file, error.lineno or 1, f"must be Python; got {error.msg}")
-    except ValueError as error:
-        yield Fault(file, 1, f"must be Python; got {error}")

@@ -52,7 +52,7 @@ def read_document(file: Path) -> Document:
     """The document in that file; what is wrong with its layout stands in its faults."""
     document = Document(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8")
         document.faults += _markup_faults(file, text)
         if not document.faults:
             _take(document, _yaml().compose(text))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.declaration import job_names, json_schema, load_job, load_jobs
@@ -180,6 +181,9 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
         ('cutoff: "03:00"', 'cutoff: "03:00+02:00"', 9,
          'schedule.cutoff: must be a clock time such as "03:00", local to schedule.timezone; '
          "got '03:00+02:00'"),
+        ('cutoff: "03:00"', 'cutoff: "03:00:00.5"', 9,
+         'schedule.cutoff: must be a clock time such as "03:00", local to schedule.timezone; '
+         "got '03:00:00.5'"),
         ("start: 2013-01-01", 'start: "2013-01-01"', 10,
          "schedule.start: must be a date, written YYYY-MM-DD without quotes; got '2013-01-01'"),
         ("start: 2013-01-01", "start: 2013-13-01", 10,
@@ -195,6 +199,8 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
         ("day: date", "day: timestamp", 18, "extract.columns.day: must have type date; got timestamp"),
         ("parcel: integer", "parcel: integer?", 16,
          "extract.key.0: key column 'parcel' must not be nullable or a float; got integer?"),
+        ("parcel: integer", "parcel: float", 16,
+         "extract.key.0: key column 'parcel' must not be nullable or a float; got float"),
         ("weight: float?", "weight: flaot?", 20,
          "extract.columns.weight: must be one of text, integer, float, boolean, date, timestamp, text?, "
          "integer?, float?, boolean?, date?, timestamp?; got 'flaot?'; did you mean 'float?'?"),
@@ -221,6 +227,8 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
          "fallback.default: must be set, the step default stands in a chain; got nothing"),
         ("publish: {sql: true,", "publish: {sql: false,", 39,
          "publish.sql: must be true: the step carried_forward reads the published table"),
+        ("publish: {sql: true, parquet: true}", "publish: {sql: false, parquet: false}", 39,
+         "publish: at least one of sql and parquet must be true; got a mapping"),
         ("publish: {sql: true, parquet: true}", "publish: [sql]", 39,
          "publish: must be a mapping of keys; got a list"),
         ("label: late", "label: parcel", 41,
@@ -254,12 +262,36 @@ def test_a_key_column_may_not_have_the_name_of_an_output_column(tmp_path: Path) 
     assert fault.message.startswith("extract.key.1: key column 'day' has the name of an output column; ")
 
 
+def test_what_a_model_failure_carries_forward_must_be_published_to_sql_too(tmp_path: Path) -> None:
+    (fault,) = faults(
+        tmp_path,
+        ("[rule, carried_forward, default]", "[rule, default]"),
+        ("[previous_model]", "[previous_model, carried_forward]"),
+        ("{sql: true,", "{sql: false,"),
+    )
+    assert fault.message.startswith("publish.sql: must be true")
+
+
+@pytest.mark.parametrize("name", ["Orders", "orders-2", "2orders", "année", "o" * 41, "o.p"])
+def test_a_name_that_databases_would_not_take_is_refused(tmp_path: Path, name: str) -> None:
+    found = faults(tmp_path, ("  table: {table: source.fleet", f"  {name}: {{table: source.fleet"))
+    rule = "must be a lower-case name of letters, digits and _, at most 40 long"
+    assert told(found) == [(14, f"sources.{name}: {rule}; got {name!r}")]
+
+
+def test_a_job_cannot_be_changed_after_it_was_read(tmp_path: Path) -> None:
+    write(tmp_path)
+    job = load_job(tmp_path, "deliveries")
+    with pytest.raises(ValidationError, match="frozen"):
+        job.declaration.extract.sql = "select 1"  # type: ignore[misc]
+
+
 def test_values_in_messages_are_short(tmp_path: Path) -> None:
     for fault in faults(
         tmp_path,
         ("grain: day", f"grain: {'x' * 5000}"),
         ("label: late", f"label: {'y' * 5000}"),
-        ("train: {", f"train: {{{'z' * 500}: 1, "),
+        ("train: {", f"train: {{{'z' * 500}: 1, {'z' * 500}: 2, "),
         ("from orders where day < :day group by depot", f"from {'t' * 5000} where day < :day"),
     ):
         assert len(fault.message) < 250
