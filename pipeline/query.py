@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
@@ -116,6 +117,7 @@ class ParsedQuery:
         return [t for t in named if id(t) not in own and not isinstance(t.parent, exp.Into)]
 
 
+@lru_cache(maxsize=256)
 def parse(sql: str) -> ParsedQuery:
     """Raises ValueError, saying what is there, unless the text is one query."""
     try:

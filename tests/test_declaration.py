@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -449,6 +450,27 @@ def test_a_broken_job_does_not_keep_another_from_loading(tmp_path: Path) -> None
     with pytest.raises(DeclarationError) as caught:
         load_jobs(tmp_path)
     assert {fault.file.stem for fault in caught.value.faults} == {"broken"}
+
+
+def test_unchanged_files_are_judged_once(tmp_path: Path) -> None:
+    write(tmp_path, YAML_TEXT)
+    assert load_job(tmp_path, "deliveries") is load_job(tmp_path, "deliveries")
+
+
+@pytest.mark.parametrize(
+    "changed", ["dags/deliveries.yaml", "features/deliveries.py", "expectations/deliveries.json"]
+)
+def test_a_changed_file_is_judged_again_also_when_its_size_and_time_are_the_same(
+    tmp_path: Path, changed: str
+) -> None:
+    write(tmp_path, YAML_TEXT)
+    load_job(tmp_path, "deliveries")
+    file = tmp_path / changed
+    before = file.stat()
+    file.write_bytes(b"(" * before.st_size)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DeclarationError):
+        load_job(tmp_path, "deliveries")
 
 
 def test_an_unknown_job_is_answered_with_the_nearest_name(tmp_path: Path) -> None:

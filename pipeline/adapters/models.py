@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,13 +58,19 @@ def load(path: Path, sha256: str, sklearn_version: str) -> BaseEstimator:
     """
     data = _approved_bytes(path, sha256)
     _refuse_other_sklearn(path.name, sklearn_version)
-    _refuse_foreign_types(data, path.name)
+    return _parsed(data, path.name)
+
+
+@lru_cache(maxsize=2)
+def _parsed(data: bytes, name: str) -> BaseEstimator:
+    """Parsed once as long as the approved bytes are the same: a backfill asks for them every night."""
+    _refuse_foreign_types(data, name)
     import skops.io
 
     try:
         return skops.io.loads(data, trusted=sorted(ALLOWED_TYPES))
     except Exception as error:
-        raise ModelError(f"{path.name} must be a whole model file; got {_shown(error)}") from error
+        raise ModelError(f"{name} must be a whole model file; got {_shown(error)}") from error
 
 
 def _approved_bytes(path: Path, sha256: str) -> bytes:

@@ -5,11 +5,11 @@ Great Expectations drops a rule that it does not understand and only logs it, so
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
@@ -88,13 +88,18 @@ class Suite:
 
 def load_suite(path: Path) -> Suite:
     """The suite in that file; raises DeclarationError with all its faults."""
-    faults = check_suite(path)
-    if faults:
+    return _suite(path, _content(path))
+
+
+@lru_cache(maxsize=16)
+def _suite(path: Path, content: bytes | OSError) -> Suite:
+    """Judged once as long as the file holds the same: a backfill asks for it in every stage."""
+    faults = _faults(path, content, None)
+    if faults or isinstance(content, OSError):
         raise DeclarationError(faults)
-    text = path.read_text(encoding="utf-8")
-    data = json.loads(text)
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
-    return Suite(data["name"], text, sha256, len(data["expectations"]))
+    data = json.loads(content)
+    digest = sha256(content).hexdigest()
+    return Suite(data["name"], content.decode(), digest, len(data["expectations"]))
 
 
 def check_suite(path: Path, columns: Collection[str] | None = None) -> list[Fault]:
@@ -102,8 +107,19 @@ def check_suite(path: Path, columns: Collection[str] | None = None) -> list[Faul
 
     With `columns`, the declared ones, a rule on any other column is a fault too.
     """
+    return _faults(path, _content(path), columns)
+
+
+def _content(path: Path) -> bytes | OSError:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return error
+
+
+def _faults(path: Path, content: bytes | OSError, columns: Collection[str] | None) -> list[Fault]:
     document = _Document(path)
-    data = _read(document)
+    data = _read(document, content)
     if isinstance(data, dict):
         _check_keys(document, data, ("name", "expectations"))
         _check_rules(document, data.get("expectations", []), columns)
@@ -124,9 +140,11 @@ class _Document:
         self.faults.append(Fault(self.file, self.lines.get(place, 1), message))
 
 
-def _read(document: _Document) -> Any:
+def _read(document: _Document, content: bytes | OSError) -> Any:
     try:
-        text = document.file.read_text(encoding="utf-8")
+        if isinstance(content, OSError):
+            raise content
+        text = content.decode()
         data = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         document.faults.append(Fault(document.file, error.lineno, f"must be JSON; got {error.msg}"))

@@ -113,6 +113,15 @@ def test_a_tampered_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
         load(path, sha256, sklearn_version())
 
 
+def test_an_approved_file_is_parsed_once_and_its_bytes_are_compared_every_time(tmp_path: Path) -> None:
+    path, sha256 = save(LogisticRegression().fit(FRAME[["size"]], LABEL), tmp_path, "model")
+    loaded = load(path, sha256, sklearn_version())
+    assert load(path, sha256, sklearn_version()) is loaded
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ModelError, match="approved"):
+        load(path, sha256, sklearn_version())
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="must be readable; got FileNotFoundError"):
         load(tmp_path / "gone.skops", "0", sklearn_version())

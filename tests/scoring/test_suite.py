@@ -220,6 +220,15 @@ def test_tabs_between_tokens_are_json(tmp_path: Path) -> None:
     assert check_suite(path) == []
 
 
+def test_a_suite_that_changed_is_judged_again(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    loaded = load_suite(path)
+    assert load_suite(path) is loaded
+    path.write_text("[]")
+    with pytest.raises(DeclarationError):
+        load_suite(path)
+
+
 def test_loading_reports_all_faults_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
     path = written(tmp_path, between(min_valeu=0), "rule", between(min_value=0) | {"severity": 1})
     with pytest.raises(DeclarationError) as caught:
