@@ -34,7 +34,7 @@ from pipeline.scoring.conserve import prove
 from pipeline.scoring.extract import ExtractPlan
 from pipeline.scoring.extract import extract as read_partition
 from pipeline.scoring.suite import load_suite
-from pipeline.usage import Meter
+from pipeline.usage import Meter, spare_memory_mb
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -98,6 +98,9 @@ def validate(env: Environment, run: Run) -> None:
         if not wanted:
             return
         from pipeline.scoring.validate import validate as judge
+        from pipeline.scoring.validate import warm_up
+
+        warm_up()
 
         job = load_job(env.project, run.job)
         declaration = job.declaration
@@ -114,7 +117,7 @@ def validate(env: Environment, run: Run) -> None:
                     run.partition,
                     job.instants(run.partition),
                     target,
-                    memory_mb=declaration.resources.memory_mb // 2,
+                    memory_mb=spare_memory_mb(declaration.resources.memory_mb),
                     threads=declaration.resources.cpus,
                 )
             except ValidationError:
@@ -189,7 +192,7 @@ def _seal(env: Environment, job: Job, run: Run) -> None:
             files.parts,
             rows_in=rows_in,
             spill=folder,
-            memory_mb=job.declaration.resources.memory_mb // 2,
+            memory_mb=spare_memory_mb(job.declaration.resources.memory_mb),
         )
         sha256 = run_files.seal_predictions(env.store, run, files.parts, folder)
     sources: dict[str, int] = {}
