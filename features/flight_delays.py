@@ -67,8 +67,7 @@ RISING = {"late_1d", "late_7d", "cancelled_1d", *LAG_NAMES, "flight_late_28d", "
 
 CRUISE_MILES_PER_MINUTE = 7.5
 MAX_WIND_MPH = 100.0
-UNKNOWN = -10_000.0
-"""Below every value of a feature: to a tree it is as good as missing."""
+UNKNOWN = -10_000.0  # below every value of a feature: to a tree it is as good as missing
 FLIGHTS_TO_TRUST_A_LAG = 50
 FLIGHTS_TO_TRUST_ONE_FLIGHT = 10
 
@@ -229,10 +228,8 @@ def make_baseline() -> Pipeline:
     from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, PolynomialFeatures
 
     hours = KBinsDiscretizer(n_bins=18, encode="onehot", strategy="uniform")
-    columns = [
-        ("carrier", OneHotEncoder(handle_unknown="ignore"), ["carrier"]),
-        ("hour", hours, ["dep_min"]),
-    ]
+    carriers = OneHotEncoder(handle_unknown="ignore")
+    columns = [("carrier", carriers, ["carrier"]), ("hour", hours, ["dep_min"])]
     pairs = PolynomialFeatures(degree=2, interaction_only=True, include_bias=False)
     return Pipeline(
         [
