@@ -1,6 +1,6 @@
-"""What a job is: the schema of `dags/<job>.yaml`, its keys in the order in which data flows.
+"""What a job is: the strict, frozen schema of `dags/<job>.yaml`, its keys in the order in which data flows.
 
-Strict and frozen; unknown keys are refused. `pipeline.declaration` reads the YAML and reports all faults.
+`pipeline.declaration` reads the YAML and reports all faults.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ OUTPUT_COLUMNS = (
 )  # fmt: skip
 """What every job publishes beside its key columns."""
 
-# An absent key is judged all the same: other keys may need it.
-_JUDGED = Field(default=None, validate_default=True)
+_JUDGED = Field(default=None, validate_default=True)  # absent, yet other keys may need it
 
 
 class _Part(BaseModel):
