@@ -50,14 +50,20 @@ def parquet_shown(connection: sa.Connection, job: str, partition: Partition, run
 def seal(connection: sa.Connection, run: Run, counts: Mapping[str, object]) -> None:
     """Close a run to further rows and record its counts, waiting for loads in flight.
 
-    Raises SealError unless the run is at work and scored; sealing a sealed run again is allowed.
+    Raises SealError unless the run is at work and scored, and its counts add up; sealing a sealed run
+    again is allowed.
     """
-    sealed = connection.execute(
+    update = (
         sa.update(runs)
         .where(runs.c.run_no == run.run_no, runs.c.status == "running")
         .where(runs.c.stage.in_(("validated", "scored", "sealed")))
         .values(stage="sealed", **counts)
     )
+    try:
+        sealed = connection.execute(update)
+    except sa.exc.IntegrityError:
+        rows = {name: count for name, count in counts.items() if name.startswith("rows_")}
+        raise SealError(f"the counts of run {run.run_id} must add up; got {rows}") from None
     if sealed.rowcount != 1:
         raise SealError(f"run {run.run_id} must be at work and scored to be sealed; it is not, or has ended")
 
