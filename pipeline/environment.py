@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.adapters.store import Store
+from pipeline.adapters.warehouse import warehouse_engine
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
 
@@ -59,11 +60,8 @@ class Environment:
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """SQLAlchemy's engine for the control tables."""
-        url = sa.make_url(self.warehouse_url).set(drivername="postgresql+psycopg")
-        return sa.create_engine(
-            url, pool_pre_ping=True, connect_args={"connect_timeout": 10, "application_name": "nightshift"}
-        )
+        """SQLAlchemy's engine for the control tables; its errors are ours."""
+        return warehouse_engine(self.warehouse_url)
 
     @cached_property
     def store(self) -> Store:

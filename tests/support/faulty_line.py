@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -16,14 +16,14 @@ _QUIET = 0.5  # seconds without a byte: the server has answered
 
 @dataclass
 class FaultyLine:
-    """Relays 127.0.0.1:`port` to the server; `fault` happens when a client's `pattern` first passes.
+    """Relays connections to the server; `fault` happens once, when one has sent all `patterns` in order.
 
-    `fault` is called before the bytes go on; it returns False to cut the connection instead, None to let them
-    pass, and True to let them pass and cut the connection before the server's answer comes back.
+    It is called before the last of them goes on; it returns False to cut the connection instead, None to
+    let it pass, and True to let it pass and cut the connection before the server's answer comes back.
     """
 
     server_port: int
-    pattern: bytes
+    patterns: Sequence[bytes]
     fault: Callable[[], bool | None]
     happened: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,18 +43,18 @@ class FaultyLine:
             return
         answers = threading.Thread(target=_pump, args=(server, client), daemon=True)
         answers.start()
+        awaited = list(self.patterns)
         with suppress(OSError):
             while data := client.recv(_BLOCK):
-                if not self._passed(data, server, client):
+                if not self._passed(data, awaited, server, client):
                     break
         _close(client)
         _close(server)
 
-    def _passed(self, data: bytes, server: socket.socket, client: socket.socket) -> bool:
-        with self._lock:
-            first = not self.happened and self.pattern in data
-            self.happened |= first
-        verdict = self.fault() if first else None
+    def _passed(
+        self, data: bytes, awaited: list[bytes], server: socket.socket, client: socket.socket
+    ) -> bool:
+        verdict = self.fault() if self._is_time(data, awaited) else None
         if verdict is False:
             return False
         if verdict is True:
@@ -64,6 +64,15 @@ class FaultyLine:
         if verdict is True:
             threading.Event().wait(_QUIET)
         return verdict is None
+
+    def _is_time(self, data: bytes, awaited: list[bytes]) -> bool:
+        if not awaited or awaited[0] not in data:
+            return False
+        del awaited[0]
+        with self._lock:
+            first = not awaited and not self.happened
+            self.happened |= first
+        return first
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
@@ -81,12 +90,12 @@ def _close(connection: socket.socket) -> None:
 
 @contextmanager
 def faulty_line(
-    url: str, pattern: bytes, fault: Callable[[], bool | None]
+    url: str, patterns: Sequence[bytes], fault: Callable[[], bool | None]
 ) -> Iterator[tuple[str, FaultyLine]]:
     """The URL of a faulty line to the database of `url`, and the line, whose `happened` tells the fault."""
     made = sa.make_url(url)
     assert made.port is not None
-    line = FaultyLine(made.port, pattern, fault)
+    line = FaultyLine(made.port, patterns, fault)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=line.serve, args=(listener,), daemon=True)
         thread.start()
