@@ -54,4 +54,6 @@ def scored(rows: pd.DataFrame, day: date, model: Path) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False)  # its tracebacks show local variables: the URL
+    app.command()(main)
+    app()

@@ -1,7 +1,7 @@
 """One big night, whole processes: `nightshift score` against a plain script, interleaved.
 
-Wall ratios are medians of pairs. Above `--peer-up-to` rows the plain script is left out; linearity against
-1M rows is told instead.
+Wall ratios are medians of pairs. Above `--peer-up-to` rows the plain script is left out: it
+needs all rows in memory. `per_row_vs_1m` is told instead, 1.0 where the time grows with the rows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 HOME = HERE.parents[1] / ".nightshift" / "bench"
 MEGABYTE = 1 << 20 if sys.platform == "darwin" else 1 << 10
 REFERENCE_ROWS = 1_000_000
+FEW_ROWS = 10_000
 err = Console(stderr=True)
 
 
@@ -131,22 +132,26 @@ def _figures(used: Used) -> dict[str, float]:
 
 
 def against_itself(night: Night, home: Path, pairs: int) -> dict[str, Any]:
-    """Interleaved with 1M rows: the wall time per row, fixed start-up included, against theirs."""
-    reference = prepared(REFERENCE_ROWS, home)
-    small, big = [], []
+    """Interleaved with 1M rows; the time per row counts without the fixed start-up, a night of few rows."""
+    nights = [prepared(FEW_ROWS, home), prepared(REFERENCE_ROWS, home), night]
+    rounds = []
     for pair in range(pairs):
-        with err.status(f"{night.rows:,} rows and {REFERENCE_ROWS:,}, pair {pair + 1} of {pairs}"):
-            small.append(reference.nightshift())
-            big.append(night.nightshift())
-    scale = night.rows / REFERENCE_ROWS
-    per_row = median(one.wall / other.wall / scale for one, other in zip(big, small, strict=True))
+        with err.status(f"{night.rows:,} rows beside {REFERENCE_ROWS:,}, round {pair + 1} of {pairs}"):
+            rounds.append([one.nightshift() for one in nights])
+    per_row = [
+        (big.wall - few.wall) / (night.rows - FEW_ROWS) * (REFERENCE_ROWS - FEW_ROWS) / (one.wall - few.wall)
+        for few, one, big in rounds
+    ]
+    few, one, big = (middle(column) for column in zip(*rounds, strict=True))
     return {
         "rows": night.rows,
         "peer": None,
         "wall_ratio": None,
         "cpu_ratio": None,
-        **_figures(middle(big)),
-        "per_row_vs_1m": per_row,
+        **_figures(big),
+        "per_row_vs_1m": median(per_row),
+        "startup_seconds": few.wall,
+        "seconds_1m": one.wall,
     }
 
 
@@ -198,4 +203,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -192,4 +192,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False)  # its tracebacks show local variables: the URL
+    app.command()(main)
+    app()
