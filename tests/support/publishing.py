@@ -18,7 +18,7 @@ from pipeline.adapters.publishing import FlipResult
 from pipeline.job import Declaration, Job
 from pipeline.partition import Partition
 from pipeline.run import Run
-from pipeline.scoring.output import sql_schema
+from pipeline.scoring.output import parquet_schema, sql_schema
 
 DAY = Partition(date(2024, 1, 25))
 AT = datetime(2024, 1, 25, 2, tzinfo=UTC)
@@ -165,3 +165,9 @@ def make_plan(job: str = "toy", day: Partition = DAY, run_id: str | None = None)
 def loaded_part(rows: int) -> LoadedPart:
     """The record of a part whose rows the champion scored."""
     return LoadedPart(rows, "0" * 64, json.dumps({"champion": rows}), 0)
+
+
+def parquet_rows(job: Job, run: Run, ids: Sequence[int]) -> pa.RecordBatch:
+    """The same rows as the Parquet file holds them."""
+    rows = [row | {"run_id": run.run_id} for row in sql_rows(job, run, ids).to_pylist()]
+    return pa.RecordBatch.from_pylist(rows, schema=parquet_schema(job))
