@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support.publishing import DAY, Warehouse, make_job, make_plan
 
 from pipeline.adapters import ledger
 from pipeline.adapters.migrate import migrate
 from pipeline.errors import TransientError
 from pipeline.partition import Partition, between
 from pipeline.run import Run, Stage
-from tests.support.publishing import DAY, Warehouse, make_job, make_plan
 
 pytestmark = pytest.mark.integration
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.publishing import AT, DAY, Warehouse, loaded_part, make_job, make_run, sql_rows
 
 from pipeline.adapters import ledger, publishing
 from pipeline.adapters.loading import PartLoad, check_sql_counts, load_quarantine
@@ -23,7 +24,6 @@ from pipeline.adapters.warehouse import warehouse_engine
 from pipeline.errors import FatalError, ModelError, SealError, TransientError
 from pipeline.run import Run
 from pipeline.scoring.output import sql_schema
-from tests.support.publishing import AT, DAY, Warehouse, loaded_part, make_job, make_run, sql_rows
 
 pytestmark = pytest.mark.integration
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from support.publishing import DAY, Warehouse
 
 from pipeline.adapters import ledger, publishing
 from pipeline.errors import SealError, TransientError
 from pipeline.run import Run
-from tests.support.publishing import DAY, Warehouse
 
 pytestmark = pytest.mark.integration
 

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from support.publishing import DAY, make_job, make_run, parquet_rows
 
 from pipeline.adapters.store import Store, sha256_of
-from tests.support.publishing import DAY, make_job, make_run, parquet_rows
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 import sqlalchemy as sa
+from support.publishing import Warehouse
 
 from pipeline.adapters import tables
 from pipeline.adapters.warehouse import warehouse_engine
 from pipeline.errors import FatalError, TransientError
-from tests.support.publishing import Warehouse
 
 pytestmark = pytest.mark.integration
 

@@ -1,4 +1,4 @@
-"""Nights run again: retries, backfills, versions pinned through promotion and roll-back, what a run records."""
+"""Nights run again: retries, backfills, versions pinned through roll-backs, what a run records."""
 
 from __future__ import annotations
 
