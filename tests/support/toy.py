@@ -6,6 +6,7 @@ It is built once a test process; every test gets a copy of its database and a fo
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ _SELL = """
 insert into source.toy_sales
 select day, id, amount + 10 * (id %% 3) > 55 + (id * 13 + extract(day from day)::int * 7) %% 20,
     day + time '20:00'
-from source.toy where day = %s
+from source.toy where day = %(day)s and id between %(first)s and %(last)s
 """
 
 
@@ -102,11 +103,14 @@ class Toy:
             "NIGHTSHIFT_REGISTRY_URL": self.env.registry_url,
         }
 
-    def with_settings(self, **changed: Any) -> Toy:
+    @contextmanager
+    def with_settings(self, **changed: Any) -> Iterator[Toy]:
         """The same copy as a process with other settings sees it, for example another `source_url`."""
         settings = self.env.settings
         given = {name: getattr(settings, name) for name in settings.model_fields_set}
-        return Toy(Environment(Settings(**(given | changed))))
+        other = Toy(Environment(Settings(**(given | changed))))
+        yield other
+        other.env.engine.dispose()
 
     def job(self) -> Job:
         """The declaration as it stands now."""
@@ -123,7 +127,7 @@ class Toy:
             return connection.execute(statement.encode(), values or None).fetchall()
 
     def fill(self, day: Partition, rows: int = ROWS, first_id: int = 1) -> None:
-        """Add rows of a day with ids from `first_id` on; their outcomes come with `sell`."""
+        """Add rows of a day, with ids from `first_id` on, and their outcomes."""
         fill(self.url, day, rows, first_id)
 
     def edit(self, file: str, old: str, new: str) -> None:
@@ -152,37 +156,50 @@ class Toy:
         with self.env.engine.connect() as connection:
             return versions.version(connection, JOB, number)
 
-    def register(self, estimator: BaseEstimator, like: int = 1) -> int:
-        """Register an estimator of the test's own as a new version like another one; its number."""
-        folder = self.env.settings.home / "models" / uuid4().hex
-        folder.mkdir(parents=True)
-        path, sha256 = models.save(estimator, folder, "model")
-        with self.env.engine.begin() as connection:
-            number = versions.numbers(connection, JOB)[-1] + 1
-            made = dataclasses.replace(
-                versions.version(connection, JOB, like),
-                version=number,
-                model_uri=str(path),
-                model_sha256=sha256,
-            )
-            versions.insert(connection, made)
-        return number
-
-    def own_artifacts(self, like: int = 1) -> int:
-        """Register a version again with artifact files of this copy, which a test may break."""
-        folder = self.env.settings.home / "models" / uuid4().hex
-        folder.mkdir(parents=True)
+    def register_like(self, like: int = 1, **changed: Any) -> int:
+        """Register a version again with some of its fields changed; its number."""
         with self.env.engine.begin() as connection:
             number = versions.numbers(connection, JOB)[-1] + 1
             version = versions.version(connection, JOB, like)
-            copy = dataclasses.replace(
-                version,
-                version=number,
-                model_uri=_copied(version.model_uri, folder / "model.skops"),
-                baseline_uri=_copied(version.baseline_uri, folder / "baseline.skops"),
-            )
-            versions.insert(connection, copy)
+            versions.insert(connection, dataclasses.replace(version, version=number, **changed))
         return number
+
+    def register(self, estimator: BaseEstimator, like: int = 1) -> int:
+        """Register an estimator of the test's own as a new version like another one; its number."""
+        path, sha256 = models.save(estimator, self._new_folder(), "model")
+        return self.register_like(like, model_uri=str(path), model_sha256=sha256)
+
+    def own_artifacts(self, like: int = 1) -> int:
+        """Register a version again with artifact files of this copy, which a test may break."""
+        version, folder = self.version(like), self._new_folder()
+        return self.register_like(
+            like,
+            model_uri=_copied(version.model_uri, folder / "model.skops"),
+            baseline_uri=_copied(version.baseline_uri, folder / "baseline.skops"),
+        )
+
+    def own_features(self, old: str, new: str, like: int = 1) -> int:
+        """Register a version again with one place of its feature source changed."""
+        source = self.version(like).feature_source
+        assert source.count(old) == 1, f"{old!r} must stand once in the features"
+        changed = source.replace(old, new)
+        return self.register_like(
+            like,
+            feature_source=changed,
+            feature_source_sha256=hashlib.sha256(changed.encode()).hexdigest(),
+        )
+
+    def own_extract(self, old: str, new: str, like: int = 1) -> int:
+        """Register a version again with one place of its extract's SQL changed."""
+        queries: Any = self.version(like).queries
+        assert queries["extract"]["sql"].count(old) == 1, f"{old!r} must stand once in the extract"
+        extract = queries["extract"] | {"sql": queries["extract"]["sql"].replace(old, new)}
+        return self.register_like(like, queries=queries | {"extract": extract})
+
+    def _new_folder(self) -> Path:
+        folder = self.env.settings.home / "models" / uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
 
     def record(self, run_id: str) -> ledger.Record:
         """The runs row of that name."""
@@ -225,10 +242,11 @@ class Toy:
 
 
 def fill(url: str, day: Partition, rows: int = ROWS, first_id: int = 1) -> None:
-    """Insert rows of a day into the source table of any database that has it."""
+    """Insert rows of a day, and what became of them, into any database that has the source's tables."""
     values = {"day": day.day, "first": first_id, "last": first_id + rows - 1}
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url) as connection:
         connection.execute(_FILL, values)
+        connection.execute(_SELL, values)
 
 
 @contextmanager
@@ -296,10 +314,8 @@ def _build(server: EmbeddedServer, folder: Path) -> Template:
     toy = Toy(_environment(folder, url, registry))
     create_tables(url)
     days = list(between(FIRST, Partition(FIRST.day.fromordinal(FIRST.day.toordinal() + DAYS - 1))))
-    with psycopg.connect(url) as connection:
-        for day in days:
-            connection.execute(_FILL, {"day": day.day, "first": 1, "last": ROWS})
-            connection.execute(_SELL, [day.day])
+    for day in days:
+        fill(url, day)
     migrate(toy.env.engine, [toy.job()])
     for nights in (10, 6):
         with quiet_mlflow():

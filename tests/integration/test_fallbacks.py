@@ -1,0 +1,228 @@
+"""Both fallback chains, step by step: each step answers when everything above it is broken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from support.toy import NIGHT, YESTERDAY, Toy
+
+from pipeline.errors import FatalError, ModelError
+from pipeline.partition import Partition
+
+pytestmark = pytest.mark.integration
+
+BROKEN_ID = 4
+"""A doll: the rule has no answer for it."""
+
+
+def answered_by(toy: Toy, day: Partition = NIGHT) -> dict[str, int]:
+    """How many rows each score source has in SQL, which must be what the Parquet file has."""
+    counts = dict(Counter(row["score_source"] for row in toy.published(day)))
+    assert counts == toy.parquet(day)["score_source"].value_counts().to_dict()
+    return counts
+
+
+def champion_of_its_own(toy: Toy) -> tuple[int, Path, Path]:
+    """A champion after version 1 with files that a test may break: number, model file, baseline file."""
+    number = toy.own_artifacts()
+    toy.promote(number)
+    version = toy.version(number)
+    return number, Path(version.model_uri), Path(version.baseline_uri)
+
+
+def only_row_steps(toy: Toy, steps: str) -> None:
+    """Let these steps alone follow the champion."""
+    toy.edit("dags/toy.yaml", "model_failure: [previous_model, baseline, carried_forward, default]", steps)
+
+
+def model_of(encoder: OneHotEncoder) -> Pipeline:
+    """A model that looks at the kind alone, fitted on the three known ones."""
+    columns = ColumnTransformer([("kind", encoder, ["kind"])])
+    frame = pd.DataFrame({"kind": ["ball", "doll", "kite"] * 2})
+    return make_pipeline(columns, LogisticRegression()).fit(frame, [False, True] * 3)
+
+
+# When the champion cannot answer
+
+
+def test_a_missing_artifact_lets_the_previous_model_answer(toy: Toy) -> None:
+    number, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    record = toy.night()
+    assert (record["status"], record["degraded"], record["model_version"]) == ("published", True, number)
+    assert (record["rows_scored"], record["rows_fallback"]) == (0, 200)
+    assert answered_by(toy) == {"previous_model": 200}
+    assert {row["model_version"] for row in toy.published()} == {1}
+    assert any("champion did not answer" in warning for warning in record["warnings"])
+
+
+def test_an_artifact_of_another_sha256_is_not_loaded(toy: Toy) -> None:
+    _, model, _ = champion_of_its_own(toy)
+    model.write_bytes(model.read_bytes() + b"\0")
+    record = toy.night()
+    assert answered_by(toy) == {"previous_model": 200}
+    assert any("sha256" in warning for warning in record["warnings"])
+
+
+def test_a_model_that_raises_lets_the_previous_model_answer(toy: Toy) -> None:
+    toy.promote(toy.register(model_of(OneHotEncoder(handle_unknown="error"))))
+    toy.execute("update source.toy set kind = 'yoyo' where day = %s and id = 1", NIGHT.day)
+    record = toy.night()
+    assert answered_by(toy) == {"previous_model": 200}
+    assert any("champion did not answer" in warning for warning in record["warnings"])
+    assert not any("yoyo" in warning for warning in record["warnings"])
+
+
+def test_a_score_that_is_no_number_fails_the_model_and_is_no_result(toy: Toy) -> None:
+    model = model_of(OneHotEncoder(handle_unknown="ignore"))
+    model[-1].coef_ = np.full_like(model[-1].coef_, np.nan)
+    toy.promote(toy.register(model))
+    toy.night()
+    assert answered_by(toy) == {"previous_model": 200}
+
+
+def test_features_that_break_their_contract_let_the_previous_model_answer(toy: Toy) -> None:
+    toy.promote(toy.own_features('"amount": rows["amount"],', '"amount": rows["amount"] / 0,'))
+    record = toy.night()
+    assert answered_by(toy) == {"previous_model": 200}
+    assert any("infinite" in warning for warning in record["warnings"])
+
+
+def test_feature_source_of_another_sha256_is_not_run(toy: Toy) -> None:
+    toy.promote(toy.register_like(feature_source_sha256="0" * 64))
+    toy.night()
+    assert answered_by(toy) == {"previous_model": 200}
+
+
+def test_the_baseline_answers_when_no_model_before_can(toy: Toy) -> None:
+    first, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    number, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    record = toy.night()
+    assert answered_by(toy) == {"baseline": 200}
+    assert {row["model_version"] for row in toy.published()} == {number}
+    assert [warning.split(" ")[0] for warning in record["warnings"]] == ["champion", "previous_model"]
+    assert first != number
+
+
+def test_earlier_scores_are_carried_forward_when_no_model_answers(toy: Toy) -> None:
+    """Scores of a model only: a carried score keeps its age instead of being carried again."""
+    only_row_steps(toy, "model_failure: [carried_forward, default]")
+    _, model, _ = champion_of_its_own(toy)
+    toy.execute("delete from source.toy where day = %s and id = 50", YESTERDAY.previous().day)
+    toy.night(YESTERDAY.previous())
+    model.unlink()
+    toy.night(YESTERDAY)
+    toy.night()
+    assert answered_by(toy) == {"carried_forward": 199, "default": 1}
+    rows, scores = toy.by_id(), toy.by_id(YESTERDAY.previous())
+    assert {row["score_age_days"] for row in rows.values()} == {2, None}
+    assert [rows[i]["score"] for i in scores] == [row["score"] for row in scores.values()]
+    assert (rows[50]["score_source"], rows[50]["score"], rows[50]["score_age_days"]) == (
+        "default",
+        0.25,
+        None,
+    )
+
+
+def test_scores_older_than_declared_are_not_carried(toy: Toy) -> None:
+    only_row_steps(toy, "model_failure: [carried_forward, default]")
+    _, model, _ = champion_of_its_own(toy)
+    toy.night(Partition.parse("2024-01-17"), policy=1)
+    model.unlink()
+    toy.night()
+    assert answered_by(toy) == {"default": 200}
+
+
+def test_rows_that_no_step_answers_are_withheld(toy: Toy) -> None:
+    only_row_steps(toy, "model_failure: [carried_forward]")
+    _, model, _ = champion_of_its_own(toy)
+    toy.execute("delete from source.toy where day = %s and id > 150", YESTERDAY.day)
+    toy.night(YESTERDAY)
+    model.unlink()
+    record = toy.night()
+    assert (record["status"], record["rows_in"], record["rows_withheld"]) == ("published", 200, 50)
+    assert answered_by(toy) == {"carried_forward": 150}
+    assert list(toy.by_id()) == list(range(1, 151)) == toy.parquet()["id"].tolist()
+
+
+def test_a_night_that_nobody_may_answer_fails_with_the_champions_error(toy: Toy) -> None:
+    only_row_steps(toy, "model_failure: []")
+    _, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    with pytest.raises(ModelError):
+        toy.night()
+    assert (toy.last_run()["status"], toy.published()) == ("failed", [])
+
+
+# Rows that no model sees
+
+
+def test_a_quarantined_row_never_reaches_a_model(toy: Toy) -> None:
+    """Champion and all models behind it would raise on a negative amount, if they saw one."""
+    refusing = 'assert (rows["amount"] >= 0).all()\n    kinds = history["kinds"]'
+    toy.promote(toy.own_features('kinds = history["kinds"]', refusing))
+    toy.execute("update source.toy set amount = -1 where day = %s and id = %s", NIGHT.day, BROKEN_ID)
+    toy.night()
+    assert answered_by(toy) == {"champion": 199, "default": 1}
+
+
+@pytest.mark.parametrize(
+    ("chain", "sources"),
+    [
+        ("[rule, carried_forward, default]", {3: "rule", 4: "carried_forward", 50: "default"}),
+        ("[default, rule]", {3: "default", 4: "default", 50: "default"}),
+        ("[rule]", {3: "rule"}),
+        ("[]", {}),
+    ],
+)
+def test_bad_rows_take_the_first_step_of_their_own_chain_that_answers(
+    toy: Toy, chain: str, sources: dict[int, str]
+) -> None:
+    toy.edit("dags/toy.yaml", "bad_row: [rule, carried_forward, default]", f"bad_row: {chain}")
+    toy.execute("delete from source.toy where day = %s and id = 50", YESTERDAY.day)
+    if "carried_forward" in chain:
+        toy.night(YESTERDAY)
+    toy.execute("update source.toy set amount = -1 where day = %s and id in (3, 4, 50)", NIGHT.day)
+    record = toy.night()
+    rows = toy.by_id()
+    assert {i: rows[i]["score_source"] for i in (3, 4, 50) if i in rows} == sources
+    assert (record["rows_quarantined"], record["rows_withheld"]) == (3, 3 - len(sources))
+    assert record["degraded"] is bool(sources)
+
+
+def test_bad_rows_and_a_failed_champion_have_a_chain_each(toy: Toy) -> None:
+    _, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    toy.execute("update source.toy set amount = 'NaN' where day = %s and id in (3, 4)", NIGHT.day)
+    toy.fill(NIGHT, rows=1, first_id=9)
+    record = toy.night()
+    assert answered_by(toy) == {"previous_model": 197, "rule": 1, "default": 1}
+    assert record["rows_in"] == 201 == record["rows_fallback"] + record["rows_withheld"]
+    assert record["score_sources"] == answered_by(toy)
+
+
+def test_every_row_tells_its_origin(toy: Toy) -> None:
+    record = toy.night()
+    for row in toy.published():
+        assert (row["run_id"], row["model_version"], row["score_source"]) == (record["run_id"], 1, "champion")
+        assert record["started_at"] <= row["scored_at"] <= record["finished_at"]
+        assert row["decision"] is (row["score"] >= 0.5)
+        assert (row["score_age_days"], row["arm"]) == (None, None)
+
+
+def test_a_rule_that_breaks_its_contract_fails_the_night(toy: Toy) -> None:
+    toy.promote(toy.own_features("RULE_SCORE = 0.75", "RULE_SCORE = 7.5"))
+    toy.execute("update source.toy set amount = -1 where day = %s and id = 3", NIGHT.day)
+    with pytest.raises(FatalError, match="rule_scores of toy"):
+        toy.night()
+    assert toy.published() == []
