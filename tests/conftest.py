@@ -11,9 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.adapters.migrate import migrate
+
+# A busy machine is no fault of the code.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     started = EmbeddedServer(tmp_path_factory.mktemp("server"))
     started.start()
     yield started
-    started.stop()
+    started.remove()
 
 
 @pytest.fixture
