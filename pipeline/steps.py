@@ -253,7 +253,7 @@ def night(env: Environment, request: Request) -> ledger.Record:
     run = _retried(plan, env, named)
     _retried(repair, env, load_job(env.project, request.job))
     if run.stage == "planned":
-        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+        threading.Thread(target=_warm_up, name="warm-up").start()
     for step in (extract, validate, score):
         _retried(step, env, run)
     return _retried(publish, env, run)
@@ -270,7 +270,7 @@ def _retried(step: Callable[[Environment, T], R], env: Environment, subject: T) 
 
 
 def _warm_up() -> None:
-    # Great Expectations takes seconds to import; meanwhile the extract waits for the source.
+    # Seconds of imports beside the extract. No daemon: one that is cut off at exit aborts the process.
     from pipeline.scoring.validate import warm_up
 
     warm_up()
