@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 from support.faulty_line import faulty_line
@@ -100,6 +101,18 @@ def test_an_older_token_that_finishes_last_ends_superseded(toy: Toy, done: int) 
     newer = toy.night()
     assert newer["token"] > older.token
     _finish(toy, older, *names[done:])
+    assert toy.record(older.run_id)["status"] == "superseded"
+    assert assert_whole(toy, NIGHT) == newer["run_id"]
+
+
+def test_an_older_token_that_nobody_retired_is_held_back_by_the_pointer(toy: Toy) -> None:
+    older = _planned(toy)
+    _finish(toy, older, "extract", "validate", "score")
+    with psycopg.connect(toy.url) as busy:
+        busy.execute("select 1 from nightshift.runs where run_no = %s for share", [older.run_no])
+        newer = toy.night()
+    assert toy.record(older.run_id)["status"] == "running"
+    _finish(toy, older, "publish")
     assert toy.record(older.run_id)["status"] == "superseded"
     assert assert_whole(toy, NIGHT) == newer["run_id"]
 
