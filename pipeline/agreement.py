@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 Faults = Iterator[tuple[Place, str]]
 
 
-def column_faults(key: Sequence[str], columns: Mapping[str, str], published: Sequence[str]) -> Faults:
-    """The key must be declared, comparable and unlike the columns that are `published` beside it."""
+def column_faults(key: Sequence[str], columns: Mapping[str, str], taken: Sequence[str]) -> Faults:
+    """The key must be declared, comparable and unlike the columns `taken` beside it."""
     for index, name in enumerate(key):
-        for sentence in _key_faults(name, columns, published):
+        for sentence in _key_faults(name, columns, taken):
             yield ("key", index), sentence
     got = columns.get(COLUMN, "none")
     if got != "date":
         yield ("columns", COLUMN), f"must have type date; got {got}"
 
 
-def _key_faults(name: str, columns: Mapping[str, str], published: Sequence[str]) -> Iterator[str]:
+def _key_faults(name: str, columns: Mapping[str, str], taken: Sequence[str]) -> Iterator[str]:
     if name not in columns:
         yield f"column {name!r} must be among columns; {nearest(name, tuple(columns))}"
     elif columns[name].endswith("?") or columns[name] == "float":
         yield f"key column {name!r} must not be nullable or a float; got {columns[name]}"
-    if name in published:
+    if name in taken:
         yield f"key column {name!r} has the name of an output column; rename it in extract.sql"
 
 

@@ -33,6 +33,9 @@ OUTPUT_COLUMNS = (
 )  # fmt: skip
 """What every job publishes beside its key columns."""
 
+_TAKEN = (*OUTPUT_COLUMNS, "run_no", "published_at", "superseded_at")
+"""What a key column cannot be called: the rows and the history of every job have these."""
+
 _JUDGED = Field(default=None, validate_default=True)  # absent, yet other keys may need it
 
 
@@ -102,7 +105,7 @@ class Extract(_Part):
     @field_validator("columns")
     @classmethod
     def _hold_key_and_partition(cls, columns: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        refuse(agreement.column_faults(info.data.get("key", ()), columns, OUTPUT_COLUMNS))
+        refuse(agreement.column_faults(info.data.get("key", ()), columns, _TAKEN))
         return columns
 
     @field_validator("pii")

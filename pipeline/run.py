@@ -18,6 +18,9 @@ Verdict = Literal["quarantined", "withheld"]
 QUARANTINED: Verdict = "quarantined"
 WITHHELD: Verdict = "withheld"
 
+MASK = "***"
+"""Stands for a value that is declared pii."""
+
 Parameter = int | float | str | bool | date | datetime | None
 """A value that the suite's day-dependent bounds may take."""
 

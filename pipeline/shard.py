@@ -27,6 +27,7 @@ from pipeline.job import Job
 from pipeline.lifecycle.fallback import Answer, Step
 from pipeline.run import BATCH_ROWS, QUARANTINED, WITHHELD, Run, Snapshot, Verdicts
 from pipeline.scoring.output import (
+    UNANSWERED,
     Prediction,
     assemble,
     dictionary_columns,
@@ -61,7 +62,7 @@ class Summary:
     """What became of a shard's rows."""
 
     score_sources: Counter[str] = field(default_factory=Counter)
-    unanswered: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    unanswered: list[pa.RecordBatch] = field(default_factory=list)
     rows: int = 0
 
     def add(self, prediction: Prediction) -> None:
@@ -130,8 +131,9 @@ def write_part(
             else:
                 for _ in written():
                     continue
-        loaded = _seal_part(env, run, part, summary, file)
-        load.commit(loaded)
+        unanswered = pa.Table.from_batches(summary.unanswered, UNANSWERED)
+        load.quarantine(unanswered)
+        load.commit(_seal_part(env, run, part, summary, unanswered, file))
     return summary
 
 
@@ -149,10 +151,11 @@ def _part_writer(job: Job, run: Run, file: Path) -> pq.ParquetWriter:
     )
 
 
-def _seal_part(env: Environment, run: Run, part: int, summary: Summary, file: Path) -> LoadedPart:
-    unanswered = np.concatenate([np.empty(0, dtype=np.int64), *summary.unanswered])
+def _seal_part(
+    env: Environment, run: Run, part: int, summary: Summary, unanswered: pa.Table, file: Path
+) -> LoadedPart:
     positions = file.with_name(f"unanswered-{part:05d}.parquet")
-    pq.write_table(pa.table({"row": unanswered}), positions)
+    pq.write_table(unanswered.select(["row"]), positions)
     sha256 = sha256_of(file)
     env.store.seal(positions, run_files.unanswered_file(env.store, run, part))
     env.store.seal(file, run_files.part_file(env.store, run, part))
@@ -160,5 +163,5 @@ def _seal_part(env: Environment, run: Run, part: int, summary: Summary, file: Pa
         rows=summary.rows,
         sha256=sha256,
         score_sources_json=json.dumps(summary.score_sources),
-        rows_withheld=len(unanswered),
+        rows_withheld=unanswered.num_rows,
     )

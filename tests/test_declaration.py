@@ -258,9 +258,11 @@ def test_a_source_says_when_its_rows_were_known_or_that_it_is_overwritten(tmp_pa
         assert "must have either known_at" in fault.message
 
 
-def test_a_key_column_may_not_have_the_name_of_an_output_column(tmp_path: Path) -> None:
-    (fault,) = faults(tmp_path, ("key: [parcel]\n  columns", "key: [parcel, day]\n  columns"))
-    assert fault.message.startswith("extract.key.1: key column 'day' has the name of an output column; ")
+@pytest.mark.parametrize(("name", "kind"), [("day", "date"), ("run_no", "integer"), ("published_at", "date")])
+def test_a_key_column_may_not_have_the_name_of_an_output_column(tmp_path: Path, name: str, kind: str) -> None:
+    faulty = f"key: [parcel, {name}]\n  columns:" + f"\n    {name}: {kind}" * (name != "day")
+    (fault,) = faults(tmp_path, ("key: [parcel]\n  columns:", faulty))
+    assert fault.message.startswith(f"extract.key.1: key column {name!r} has the name of an output column; ")
 
 
 def test_what_a_model_failure_carries_forward_must_be_published_to_sql_too(tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ class PartLoad:
         """Stream batches into the job's rows, as they come."""
         _copy(self._connection, rows_table(self._run.job), schema, batches)
 
+    def quarantine(self, rows: pa.Table) -> None:
+        """Keep rows of the part that nobody answered, lines as in `run.Verdicts`."""
+        if rows.num_rows:
+            _copy_quarantine(self._connection, self._run, rows.schema, rows.to_batches())
+
     def commit(self, part: LoadedPart) -> None:
         """Record the part and make its rows durable."""
         values = (part.rows, part.sha256, part.score_sources_json, part.rows_withheld)
@@ -136,21 +141,27 @@ def load_quarantine(url: str, run: Run, file: Path) -> None:
     Raises FatalError when the run has been validated already, or has ended.
     """
     parquet = pq.ParquetFile(file)
-    names = [_QUARANTINE_NAMES.get(name, name) for name in parquet.schema_arrow.names]
-    own = [("run_no", pa.int64()), ("run_id", pa.string())]
-    schema = pa.schema([*own, *zip(names, parquet.schema_arrow.types, strict=True)])
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in parquet.iter_batches(BATCH_ROWS):
-            of_run = [pa.repeat(value, batch.num_rows) for value in (run.run_no, run.run_id)]
-            yield pa.RecordBatch.from_arrays([*of_run, *batch.columns], schema=schema)
-
     with driver_errors(), dbapi.connect(plain_url(url)) as connection:
         with connection.cursor() as cursor:
             _hold(cursor, run, "extracted")
             cursor.execute(f"delete from {SCHEMA}.quarantine where run_no = $1", (run.run_no,))
-        _copy(connection, "quarantine", schema, batches())
+        _copy_quarantine(connection, run, parquet.schema_arrow, parquet.iter_batches(BATCH_ROWS))
         connection.commit()
+
+
+def _copy_quarantine(
+    connection: dbapi.Connection, run: Run, lines: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> None:
+    names = [_QUARANTINE_NAMES.get(name, name) for name in lines.names]
+    own = [("run_no", pa.int64()), ("run_id", pa.string())]
+    schema = pa.schema([*own, *zip(names, lines.types, strict=True)])
+
+    def of_run() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            first = [pa.repeat(value, batch.num_rows) for value in (run.run_no, run.run_id)]
+            yield pa.RecordBatch.from_arrays([*first, *batch.columns], schema=schema)
+
+    _copy(connection, "quarantine", schema, of_run())
 
 
 def check_sql_counts(connection: sa.Connection, run: Run, expected: Mapping[str, int]) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.types import TypeEngine
 
 SCHEMA = "nightshift"
@@ -75,7 +75,7 @@ model_versions = Table(
     _given("feature_version", Text, "Hash of the feature code and of the queries it reads"),
     _given("feature_source", Text, "Source of the feature module, which scoring with this version runs"),
     _given("feature_source_sha256", Text, "sha256 of the feature source"),
-    _given("queries", JSONB, "Extract and history declarations that the version was trained on"),
+    _given("queries", JSON, "Extract and history declarations that the version was trained on"),
     _given("model_uri", Text, "Where the model file is"),
     _given("model_sha256", Text, "sha256 that the model file must have to be loaded"),
     _given("baseline_uri", Text, "Where the baseline's file is"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.job import OUTPUT_COLUMNS, Job
 from pipeline.partition import ARROW_TYPE, COLUMN
-from pipeline.run import Run
+from pipeline.run import MASK, WITHHELD, Run
 from pipeline.scoring.boundary import arrow_schema
 
 _TYPES: Mapping[str, pa.DataType] = {
@@ -38,14 +39,27 @@ _LOW_CARDINALITY = (
     "scored_at",
 )
 
+UNANSWERED = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("verdict", pa.string()),
+        ("rule", pa.string()),
+        ("column", pa.string()),
+        ("value", pa.string()),
+        ("key", pa.string()),
+    ]
+)
+"""Rows that no step of a chain answered, as the quarantine takes them (see `run.Verdicts`)."""
+_ANSWERED = "engine:answered"
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """One batch of answered rows, as each sink takes it, and the snapshot rows nobody answered."""
+    """One batch of answered rows, as each sink takes it, and the rows nobody answered (`UNANSWERED`)."""
 
     parquet: pa.RecordBatch
     sql: pa.RecordBatch
-    unanswered: npt.NDArray[np.int64]
+    unanswered: pa.RecordBatch
 
 
 def parquet_schema(job: Job) -> pa.Schema:
@@ -87,8 +101,9 @@ def assemble(
     answered, and the row is left out.
     """
     answered = answers["score"].is_valid()
-    missing = numbers[~answered.to_numpy(zero_copy_only=False)]
-    if len(missing):
+    missing = pc.invert(answered)
+    unanswered = _unanswered(job, rows.filter(missing), numbers[missing.to_numpy(zero_copy_only=False)])
+    if unanswered.num_rows:
         rows = rows.filter(answered)
         answers = {name: column.filter(answered) for name, column in answers.items()}
     count = rows.num_rows
@@ -108,7 +123,20 @@ def assemble(
     return Prediction(
         parquet=_batch(parquet_schema(job), values),
         sql=_batch(sql_schema(job), values),
-        unanswered=missing,
+        unanswered=unanswered,
+    )
+
+
+def _unanswered(job: Job, rows: pa.RecordBatch, numbers: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    extract = job.declaration.extract
+    shown = rows.select(extract.key).to_pylist()
+    keys = [{name: MASK if name in extract.pii else value for name, value in row.items()} for row in shown]
+    texts = [json.dumps(key, default=str, ensure_ascii=False, separators=(",", ":")) for key in keys]
+    count = len(numbers)
+    values = [pa.array(numbers), pa.repeat(WITHHELD, count), pa.repeat(_ANSWERED, count)]
+    nothing = pa.nulls(count, pa.string())
+    return pa.RecordBatch.from_arrays(
+        [*values, nothing, nothing, pa.array(texts, pa.string())], schema=UNANSWERED
     )
 
 

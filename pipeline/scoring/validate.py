@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ValidationError
 from pipeline.job import Extract, Validate
 from pipeline.partition import Instants, Partition
-from pipeline.run import QUARANTINED, Parameter, RuleResult, Snapshot, Verdicts
+from pipeline.run import MASK, QUARANTINED, Parameter, RuleResult, Snapshot, Verdicts
 from pipeline.scoring.rules import ENGINE_RULES, TABLE, Reason, engine_reasons
 from pipeline.scoring.suite import Rule, Suite
 from pipeline.scoring.verdicts import (
-    MASK,
     Staged,
     Written,
     count_failing,

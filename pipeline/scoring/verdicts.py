@@ -16,11 +16,10 @@ import sqlalchemy as sa
 
 from pipeline.errors import ValidationError
 from pipeline.job import Extract
-from pipeline.run import QUARANTINED, WITHHELD
+from pipeline.run import MASK, QUARANTINED, WITHHELD
 from pipeline.scoring.rules import ROW, ROWS, TABLE, Reason, judged_columns, raw, raw_columns
 
 COMPRESSION = "zstd"
-MASK = "***"
 VALUE_LENGTH = 200
 
 _BLIND_TO_NAN = "filter_pushdown,statistics_propagation,cte_filter_pusher"

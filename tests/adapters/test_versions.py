@@ -88,6 +88,7 @@ def test_a_version_comes_back_as_it_was_registered(connection: sa.Connection) ->
     registered(connection, 1)
     found = versions.version(connection, "toy", 1)
     assert found == model_version(1)
+    assert list(found.extract.columns) == list(EXTRACT.columns)
     assert (found.extract, found.history) == (EXTRACT, HISTORY)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def answered_by(toy: Toy, day: Partition = NIGHT) -> dict[str, int]:
     counts = dict(Counter(row["score_source"] for row in toy.published(day)))
     assert counts == toy.parquet(day)["score_source"].value_counts().to_dict()
     return counts
+
+
+def unanswered(toy: Toy) -> set[int]:
+    """The ids that the last run withheld for want of an answer, as the quarantine keeps them."""
+    lines = [line for line in toy.quarantine() if line["rule"] == "engine:answered"]
+    assert {line["verdict"] for line in lines} <= {"withheld"}
+    return {json.loads(line["key"])["id"] for line in lines}
 
 
 def champion_of_its_own(toy: Toy) -> tuple[int, Path, Path]:
@@ -153,6 +161,7 @@ def test_rows_that_no_step_answers_are_withheld(toy: Toy) -> None:
     assert (record["status"], record["rows_in"], record["rows_withheld"]) == ("published", 200, 50)
     assert answered_by(toy) == {"carried_forward": 150}
     assert list(toy.by_id()) == list(range(1, 151)) == toy.parquet()["id"].tolist()
+    assert unanswered(toy) == set(range(151, 201))
 
 
 def test_a_night_that_nobody_may_answer_fails_with_the_champions_error(toy: Toy) -> None:
@@ -198,6 +207,7 @@ def test_bad_rows_take_the_first_step_of_their_own_chain_that_answers(
     assert {i: rows[i]["score_source"] for i in (3, 4, 50) if i in rows} == sources
     assert (record["rows_quarantined"], record["rows_withheld"]) == (3, 3 - len(sources))
     assert record["degraded"] is bool(sources)
+    assert unanswered(toy) == {3, 4, 50} - set(sources)
 
 
 def test_bad_rows_and_a_failed_champion_have_a_chain_each(toy: Toy) -> None:

@@ -98,7 +98,8 @@ def test_a_job_without_a_threshold_decides_nothing() -> None:
 def test_rows_that_nobody_answered_are_left_out_and_reported_by_position() -> None:
     prediction = assembled([NOBODY, FRESH, NOBODY, RULE], first=100)
     assert prediction.parquet["id"].to_pylist() == prediction.sql["id"].to_pylist() == [1, 3]
-    assert prediction.unanswered.tolist() == [100, 102]
+    assert prediction.unanswered["row"].to_pylist() == [100, 102]
+    assert prediction.unanswered["key"].to_pylist() == ['{"kind":"k0","id":0}', '{"kind":"k2","id":2}']
 
 
 @pytest.mark.parametrize("answers", [[], [NOBODY, NOBODY]], ids=["no rows", "no answers"])
@@ -106,7 +107,7 @@ def test_a_batch_without_answers_keeps_its_columns(answers: list[Row]) -> None:
     prediction = assembled(answers)
     assert (prediction.parquet.num_rows, prediction.sql.num_rows) == (0, 0)
     assert prediction.parquet.schema == parquet_schema(JOB)
-    assert len(prediction.unanswered) == len(answers)
+    assert prediction.unanswered.num_rows == len(answers)
 
 
 def test_columns_of_few_values_are_columns_of_the_file() -> None:
@@ -129,7 +130,7 @@ def test_every_row_is_answered_in_its_place_or_reported(answers: list[Row], firs
     prediction = assembled(answers, first=first)
     answered = [place for place, row in enumerate(answers) if row[0] is not None]
     assert prediction.parquet["id"].to_pylist() == answered
-    assert sorted([first + place for place in answered] + prediction.unanswered.tolist()) == [
+    assert sorted([first + place for place in answered] + prediction.unanswered["row"].to_pylist()) == [
         first + place for place in range(len(answers))
     ]
     for row, place in zip(prediction.parquet.to_pylist(), answered, strict=True):
