@@ -5,7 +5,7 @@ NightshiftError
 │   └── DeclarationError     a job's files are wrong; every fault with its place; exit code 2
 └── RunError                 a run failed; exit code 1; the last good publish stays readable
     ├── FatalError           a retry cannot help
-    │   ├── ExtractError     EmptyPartition, MissingTable, ChangedColumn, InconsistentRead
+    │   ├── ExtractError     SourceLate, EmptyPartition, MissingTable, ChangedColumn, InconsistentRead
     │   ├── ValidationError  the suite refuses the snapshot, or too many rows do
     │   ├── FeatureError     a feature module broke its contract
     │   ├── ModelError       a model could not be loaded, was refused, or gave no usable score
@@ -68,6 +68,10 @@ class TransientError(RunError):
 
 class ExtractError(FatalError):
     """The source does not give what the declaration promises."""
+
+
+class SourceLate(ExtractError):
+    """The source did not get the partition's rows in time."""
 
 
 class EmptyPartition(ExtractError):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -59,6 +59,8 @@ class Schedule(_Part):
     cutoff: Clock
     start: date
     end: date | None = None
+    after: Annotated[tuple[Name, ...], Distinct] = ()
+    """Jobs whose publish of a day starts this one's; none: every midnight."""
 
     @field_validator("end")
     @classmethod
@@ -74,6 +76,8 @@ class Resources(_Part):
 
     cpus: Annotated[int, Field(ge=1, le=256)] = 2
     memory_mb: Annotated[int, Field(ge=256)] = 1024
+    rows_per_shard: Annotated[int, Field(ge=1)] = 5_000_000
+    """Above so many rows, workers share a night; a shard should take half a minute at least."""
 
 
 class Source(_Part):
@@ -91,6 +95,13 @@ class Source(_Part):
                 "or overwritten: true (the table holds only its latest state)"
             )
         return self
+
+
+class Ready(_Part):
+    """Whether the source has the partition's rows: one boolean, asked from the cut-off until `until`."""
+
+    sql: Text
+    until: Clock
 
 
 class Extract(_Part):
@@ -134,7 +145,8 @@ class Model(_Part):
 
     output: Literal["probability", "value"]
     threshold: Score | None = _JUDGED
-    backfill_policy: Literal["current", "as-of"] = "current"
+    backfill_policy: Literal["current", "as-of"] | Annotated[int, Field(ge=1)] = "current"
+    """The champion now, the champion at each day's cut-off, or a version."""
 
     @field_validator("threshold")
     @classmethod
@@ -203,6 +215,7 @@ class Declaration(_Part):
     schedule: Schedule
     resources: Resources = Resources()
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    ready: Ready | None = None
     extract: Extract
     history: dict[Name, HistoryQuery] = Field(default_factory=dict)
     validate_: Validate = Field(alias="validate")
@@ -247,6 +260,13 @@ class Job(BaseModel):
     def instants(self, partition: Partition) -> Instants:
         """What the queries of this partition bind."""
         return partition.instants(self.timezone, self.declaration.schedule.cutoff)
+
+    def newest_partition(self, now: datetime) -> Partition:
+        """The newest scheduled partition whose cut-off has passed."""
+        schedule = self.declaration.schedule
+        today = Partition(now.astimezone(self.timezone).date())
+        newest = today if self.instants(today).cutoff <= now else today.previous()
+        return min(newest, Partition(schedule.end)) if schedule.end else newest
 
     def output_columns(self) -> tuple[str, ...]:
         """The published columns in order: the key, then the same ones for every job."""

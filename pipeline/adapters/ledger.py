@@ -117,7 +117,7 @@ def advance(connection: sa.Connection, run_no: int, stage: Stage, **values: obje
 def add_warnings(connection: sa.Connection, run_no: int, warnings: Sequence[str]) -> None:
     """Append warnings to the run, each once."""
     held = connection.execute(
-        sa.select(runs.c.warnings).where(runs.c.run_no == run_no).with_for_update()
+        sa.select(runs.c.warnings).where(runs.c.run_no == run_no).with_for_update(key_share=True)
     ).scalar_one()
     new = [warning for warning in dict.fromkeys(warnings) if warning not in held]
     if new:

@@ -131,7 +131,7 @@ runs = Table(
     _given("status", Text, "running, published, failed or superseded"),
     _given("stage", Text, "The last stage that was finished"),
     _given("degraded", Boolean, "Whether any row was answered by a fallback", "false"),
-    _given("trigger", Text, "manual, scheduled or backfill"),
+    _given("trigger", Text, "manual, scheduled, asset or backfill"),
     _given("triggered_by", Text, "Who or what started the run"),
     _given("owners", JSONB, "Team, on-call address and approvers at the time"),
     _given("cutoff", _INSTANT, "Nothing known later was used"),
@@ -161,6 +161,7 @@ runs = Table(
     _maybe("finished_at", _INSTANT, "When the run ended; null while it is at work"),
     _given("cpu_seconds", Double, "CPU seconds of all stages and attempts", "0"),
     _given("peak_memory_mb", Double, "Highest resident memory of any stage's process, MiB", "0"),
+    _maybe("parts", Integer, "Shards among which the rows are scored"),
     UniqueConstraint("run_id"),
     CheckConstraint("status in ('running', 'published', 'failed', 'superseded')", name="runs_status"),
     CheckConstraint(
