@@ -148,7 +148,7 @@ def _sent(settings: Settings, channel: str | None, message: channels.Message) ->
     try:
         channels.send(_url(settings, channel), message)
     except ChannelError as error:
-        log.error("alert not delivered", title=message.title, channel=channel, error=str(error))
+        log.warning("alert not delivered", title=message.title, channel=channel, error=str(error))
         return error
     log.info("alert delivered", title=message.title, channel=channel)
     return None

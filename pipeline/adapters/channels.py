@@ -23,16 +23,19 @@ class Message(Protocol):
     """What a channel shows: a line and a text."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """One line."""
+
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """Plain text, not markup."""
 
 
 def send(url: SecretStr, notice: Message) -> None:
     """Send the notice once, within 20 s; raises ChannelError unless every service of the URL took it."""
+    _keep_urls_out_of_logs()
     from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 
-    _keep_urls_out_of_logs()
     token = _sending.set(True)
     try:
         channel = Apprise(asset=AppriseAsset(app_id="Nightshift"))

@@ -252,7 +252,7 @@ alerts = Table(
     _given("owner", Text, "Team and on-call address at the time"),
     _given("message", Text, "The whole notice, without secrets and without rows"),
     _now("raised_at", "When the alert was raised"),
-    _maybe("channel", Text, "Name of the channel; null where none was declared"),
+    _maybe("channel", Text, "Name of the channel declared at the time; null for none"),
     _maybe("delivered_at", _INSTANT, "When the channel took the notice; null while it has not"),
     _maybe("delivery_error", Text, "Why the last attempt to send failed; null once delivered"),
     CheckConstraint("kind in ('failed', 'late')", name="alerts_kind"),

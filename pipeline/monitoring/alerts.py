@@ -14,24 +14,24 @@ from pipeline.run import Status
 
 Kind = Literal["failed", "late"]
 Visible = Mapping[str, Any] | Literal["unknown"] | None
-"""The runs row that readers see, with its `published_at`; "unknown" where the warehouse could not be asked."""
+"""The runs row that readers see, with its `published_at`; "unknown" where nobody could be asked."""
 
 LATE = "publish_by"
 """The one cause of a late day."""
 
 _LONGEST = 1000  # characters of an error's message: chat services take about 2,000 in all
-_UNKNOWN_ERROR = "The process ended by a fault of no known kind: look at the task log, mend it, then {again}."
+_SHORT = 100  # characters of a cause or of an error's name
+_UNKNOWN_ERROR = "The process ended by a fault of no known kind: look at the task log, then {again}."
 _TODO: Mapping[type[NightshiftError], str] = {
-    errors.DeclarationError: "Mend the files named above until `nightshift check {job}` is content, then {again}.",
-    errors.UsageError: "Do what the message says, then {again}.",
+    errors.DeclarationError: "Mend the files named above, `nightshift check {job}`, then {again}.",
     errors.ExtractError: "Repair the source or the suite, then {again}.",
     errors.ValidationError: "Repair the source or the suite, then {again}.",
     errors.FeatureError: "Mend features/{job}.py and train, or `nightshift rollback {job}`, then {again}.",
-    errors.ModelError: "Look at the champion; `nightshift rollback {job}` returns to the one before, then {again}.",
+    errors.ModelError: "`nightshift rollback {job}` returns to the champion before; then {again}.",
     errors.RegistryError: "Give the job a champion: `nightshift promote {job} VERSION`, then {again}.",
-    errors.SealError: "Nothing was published: tell the pipeline's engineers, who find the run's files kept.",
+    errors.SealError: "Tell the pipeline's engineers, who find the run's files kept; then {again}.",
     errors.TransientError: "Check that the database answers, then {again}.",
-    NightshiftError: _UNKNOWN_ERROR,
+    NightshiftError: "Do what the message says, then {again}.",
 }
 _LATE_TODO: Mapping[Status | None, str] = {
     None: "No run was planned: check that the scheduler works and that the job is not paused, then {again}.",
@@ -90,7 +90,7 @@ class Notice:
 
 def title(job: str, day: date | None, kind: str, cause: str) -> str:
     """The line above a notice."""
-    return " ".join(filter(None, (job, day and day.isoformat(), f"{kind}: {_bounded(cause, 100)}")))
+    return f"{job} {day} {kind}: {cause}" if day else f"{job} {kind}: {cause}"
 
 
 def failure_notice(
@@ -114,10 +114,10 @@ def failure_notice(
         job=subject.job,
         day=partition.day if partition else None,
         kind="failed",
-        cause=cause,
+        cause=_bounded(cause, _SHORT),
         team=subject.team,
         on_call=subject.on_call,
-        failed=f"{_bounded(cause, 100)}, {_bounded(error_type, 100)}: {told}",
+        failed=f"{_bounded(cause, _SHORT)}, {_bounded(error_type, _SHORT)}: {told}",
         meanwhile=_meanwhile(partition, visible),
         todo=todo.format(job=subject.job, again=_again(subject.job, partition)),
     )

@@ -47,7 +47,7 @@ def upgrade() -> None:
             "channel",
             sa.Text(),
             nullable=True,
-            comment="Name of the channel; null where none was declared",
+            comment="Name of the channel declared at the time; null for none",
         ),
         sa.Column(
             "delivered_at",
