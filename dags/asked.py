@@ -11,8 +11,13 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.job import Job
 from pipeline.partition import Partition
+from pipeline.run import Trigger
 
-TRIGGERS = {"scheduled": "scheduled", "backfill": "backfill", "asset_triggered": "asset"}
+TRIGGERS: Mapping[str, Trigger] = {
+    "scheduled": "scheduled",
+    "backfill": "backfill",
+    "asset_triggered": "asset",
+}
 """Airflow's run types by the words of the runs table; any other is manual."""
 
 
@@ -22,7 +27,7 @@ class Asked:
 
     day: str
     policy: str
-    trigger: str
+    trigger: Trigger
     by: str
     dry_run: bool
 
@@ -66,5 +71,5 @@ def _newest(job: Job, now: datetime) -> str:
     return job.newest_partition(now).key
 
 
-def _default_policy(job: Job, trigger: str) -> str:
-    return job.declaration.model.backfill_policy if trigger == "backfill" else "current"
+def _default_policy(job: Job, trigger: Trigger) -> str:
+    return str(job.declaration.model.backfill_policy) if trigger == "backfill" else "current"

@@ -33,7 +33,7 @@ def wait_for_source(job: str, wanted: dict[str, Any]) -> bool:
     partition = Partition.parse(wanted["day"])
     cutoff = _job(job).instants(partition).cutoff
     if datetime.now(UTC) < cutoff:
-        raise AirflowRescheduleException(cutoff)
+        raise AirflowRescheduleException(cutoff)  # type: ignore[no-untyped-call]
     return steps.source_ready(_environment(), job, partition)
 
 

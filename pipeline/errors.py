@@ -3,6 +3,7 @@
 NightshiftError
 ├── UsageError               wrong use of a command; exit code 2
 │   └── DeclarationError     a job's files are wrong; every fault with its place; exit code 2
+├── ChannelError             a notice did not go through its channel; exit code 1
 └── RunError                 a run failed; exit code 1; the last good publish stays readable
     ├── FatalError           a retry cannot help
     │   ├── ExtractError     SourceLate, EmptyPartition, MissingTable, ChangedColumn, InconsistentRead
@@ -52,6 +53,10 @@ class DeclarationError(UsageError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(sorted(faults))
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class ChannelError(NightshiftError):
+    """A notice did not go through its channel; the message holds nothing of the channel's URL."""
 
 
 class RunError(NightshiftError):

@@ -207,6 +207,13 @@ class Train(_Part):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Alerts(_Part):
+    """Where notices go, and from what local clock time on an unpublished day is late."""
+
+    channel: Name | None = None
+    publish_by: Clock | None = None
+
+
 class Declaration(_Part):
     """The whole of `dags/<job>.yaml`."""
 
@@ -224,6 +231,7 @@ class Declaration(_Part):
     publish: Publish = Publish()
     outcomes: Outcomes | None = None
     train: Train = Train()
+    alerts: Alerts = Alerts()
 
     @field_validator("fallback")
     @classmethod
@@ -242,6 +250,12 @@ class Declaration(_Part):
     def _label_is_no_key(cls, outcomes: Outcomes | None, info: ValidationInfo) -> Outcomes | None:
         refuse(agreement.outcome_faults(outcomes, info.data.get("extract")))
         return outcomes
+
+    @field_validator("alerts")
+    @classmethod
+    def _late_after_the_cutoff(cls, alerts: Alerts, info: ValidationInfo) -> Alerts:
+        refuse(agreement.alert_faults(alerts, info.data.get("schedule")))
+        return alerts
 
 
 class Job(BaseModel):
@@ -267,6 +281,17 @@ class Job(BaseModel):
         today = Partition(now.astimezone(self.timezone).date())
         newest = today if self.instants(today).cutoff <= now else today.previous()
         return min(newest, Partition(schedule.end)) if schedule.end else newest
+
+    def due(self, partition: Partition) -> datetime | None:
+        """The UTC instant from which an unpublished partition is late; None where none is declared.
+
+        A partition outside of the schedule is never late.
+        """
+        schedule, publish_by = self.declaration.schedule, self.declaration.alerts.publish_by
+        ended = schedule.end is not None and partition.day > schedule.end
+        if publish_by is None or partition.day < schedule.start or ended:
+            return None
+        return partition.at(publish_by, self.timezone)
 
     def output_columns(self) -> tuple[str, ...]:
         """The published columns in order: the key, then the same ones for every job."""
