@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
@@ -29,21 +29,33 @@ def on_dag_run_failed(dag_run: DagRun, msg: str) -> None:
 
 
 def _write(dag_run: DagRun) -> None:
-    # Tasks have no way to write a note; the scheduler, where listeners run, may.
-    for task_instance in sorted(dag_run.task_instances, key=_rank):
-        note = task_instance.xcom_pull(task_ids=task_instance.task_id, key=_NOTE)
-        if note:
-            dag_run.note = note
-            return
+    # Tasks have no way to write a note; the scheduler, where listeners run, may. Only in its own session:
+    # another one would end the transaction that it is in.
+    import sqlalchemy as sa
+    from airflow.models.xcom import XComModel
+
+    session = sa.orm.object_session(dag_run)
+    if session is None:
+        return
+    with session.no_autoflush:
+        statement = sa.select(XComModel.task_id, XComModel.value).where(
+            XComModel.dag_id == dag_run.dag_id, XComModel.run_id == dag_run.run_id, XComModel.key == _NOTE
+        )
+        notes: dict[str, Any] = {row.task_id: row.value for row in session.execute(statement)}
+        told = [notes[task_id] for task_id in _TOLD_BY if task_id in notes]
+        if told:
+            dag_run.note = XComModel.deserialize_value(_Value(told[0]))
 
 
-def _rank(task_instance: object) -> int:
-    task_id = getattr(task_instance, "task_id", "")
-    return _TOLD_BY.index(task_id) if task_id in _TOLD_BY else len(_TOLD_BY)
+class _Value:
+    """What Airflow's decoder of XComs takes."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
 
 
 class Notes(AirflowPlugin):
     """Registers this module's listeners."""
 
     name = "nightshift_notes"
-    listeners = (sys.modules[__name__],)
+    listeners = [sys.modules[__name__]]  # noqa: RUF012 - Airflow wants a list
