@@ -28,7 +28,7 @@ class Raised:
 def raise_once(
     connection: sa.Connection, notice: Notice, run_id: str | None, channel: str | None
 ) -> int | None:
-    """The number of the new alert; None where its cause was raised already, of the day, or of any for none."""
+    """The number of the new alert; None where this cause of the day, or of any for none, was raised."""
     if notice.day is None and _is_raised(connection, notice):
         return None
     statement = insert(alerts).values(

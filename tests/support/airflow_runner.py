@@ -54,14 +54,16 @@ def ended(run_id: str) -> dict[str, Any]:
     """How a DAG run and its tasks ended, and every asset event so far."""
     from airflow.models.asset import AssetEvent
     from airflow.models.dagrun import DagRun
+    from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
 
     with create_session() as session:
         run = session.query(DagRun).filter_by(run_id=run_id).one()
+        notes = session.query(XComModel.value).filter_by(run_id=run_id, key="note")
         events = session.query(AssetEvent).order_by(AssetEvent.id)
         return {
             "state": str(run.state),
-            "note": run.note,
+            "notes": [note for (note,) in notes],
             "tasks": {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in run.task_instances},
             "titles": [ti.rendered_map_index for ti in run.task_instances if ti.map_index >= 0],
             "events": [
