@@ -4,10 +4,10 @@ Nothing is cleaned: missing tails, a wind of 1,048 mph, a flight of 17 miles are
 quarantines are for.
 
 The year can be moved by whole weeks. Weekdays and local clocks stay, and instants are computed anew from the
-clocks of origin and destination, so the daylight saving of the new year applies. An outcome's `known_at` keeps
-its distance from the flight's own schedule, weather its clock in New York. Where the new year's clocks skip an
-hour, a wall time in it counts by the offset before the change, as zoneinfo has it: 02:30 is 03:30. So weather
-has two rows of one instant there, and of hour 1 that 2013 had twice, where the new year has it once. Planes
+clocks of origin and destination, so the daylight saving of the new year applies. An outcome's `known_at`
+keeps its distance from the flight's own schedule, weather its clock in New York. Where the new year's clocks
+skip an hour, a wall time in it counts by the offset before the change, as zoneinfo has it: 02:30 is 03:30. So
+two observations may share an instant there; and where they show hour 1 once, the two of 2013 share it. Planes
 move by years: each stays as old as it was.
 """
 

