@@ -106,11 +106,11 @@ def prepare(given: Settings, weeks: int) -> Settings:
         draft.replace(file)
     found = int(file.read_text(encoding="utf-8"))
     if found != weeks:
+        where = shlex.quote(str(state))
         raise UsageError(
             f"the live demo must hold the flights of 2013 moved by {weeks} weeks; got {found}: it was made "
-            f"for another year. Make it anew: NIGHTSHIFT_HOME={shlex.quote(str(state))} nightshift down && "
-            f"rm -r {shlex.quote(str(state))}; then nightshift demo --live with the clone's own NIGHTSHIFT_HOME "
-            "and NIGHTSHIFT_PROJECT"
+            f"for another year. Make it anew: NIGHTSHIFT_HOME={where} nightshift down && rm -r {where}; "
+            "then nightshift demo --live with the clone's own NIGHTSHIFT_HOME and NIGHTSHIFT_PROJECT"
         )
     return live
 
