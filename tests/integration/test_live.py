@@ -21,10 +21,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 TODAY, TOMORROW, LAST_YEAR = date(2025, 2, 4), date(2025, 2, 5), date(2024, 3, 1)
 LIVE = """
 from datetime import date
-from pipeline.cli.console import guarded
+from pipeline.cli.console import configure_logging, guarded
 from pipeline.cli.live import run_live
 from pipeline.environment import Environment
 from pipeline.settings import Settings
+configure_logging(verbose=False)
 guarded(run_live)(Environment(Settings()), date({0.year}, {0.month}, {0.day}), as_json=True)
 """
 
