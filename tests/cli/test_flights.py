@@ -26,8 +26,14 @@ ZONES = [
     {"faa": "HNL", "tzone": "Pacific/Honolulu"},
     {"faa": "LAX", "tzone": "America/Los_Angeles"},
 ]
-CANCELLED = {"dep_time": "NA", "dep_delay": "NA", "arr_time": "NA", "arr_delay": "NA", "air_time": "NA"}
-DIVERTED = {"arr_delay": "NA", "air_time": "NA"}
+CANCELLED: dict[str, Any] = {
+    "dep_time": "NA",
+    "dep_delay": "NA",
+    "arr_time": "NA",
+    "arr_delay": "NA",
+    "air_time": "NA",
+}
+DIVERTED: dict[str, Any] = {"arr_delay": "NA", "air_time": "NA"}
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -38,7 +44,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def row_of(folder: Path, table: str, weeks: int = 0, **flight: Any) -> dict[str, Any]:
+def row_of(folder: Path, table: str, *, weeks: int = 0, **flight: Any) -> dict[str, Any]:
     """One flight as it stands in a table of the warehouse, moved by `weeks`, beside an ordinary one."""
     files = {
         "flights": written(folder / "flights.csv", [FLIGHT, FLIGHT | {"flight": 2} | flight]),
