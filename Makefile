@@ -31,5 +31,5 @@ fmt: .venv/.installed  ## format the code
 
 clean:  ## stop the embedded servers and remove the state of this clone
 	@test ! -x $(BIN)/nightshift || $(BIN)/nightshift down
-	@test ! -d .nightshift/live || NIGHTSHIFT_HOME=.nightshift/live $(BIN)/nightshift down
+	@test ! -x $(BIN)/nightshift -o ! -d .nightshift/live || NIGHTSHIFT_HOME=.nightshift/live $(BIN)/nightshift down
 	@rm -rf .nightshift
