@@ -123,12 +123,13 @@ def running(toy: Toy) -> Iterator[Local]:
         stderr=None,
         text=True,
     )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, "it ended before it was up"
-        yield Local(toy, process, port, json.loads(line)["passwords"])
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-        toy.env.server.remove()
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, "it ended before it was up"
+            yield Local(toy, process, port, json.loads(line)["passwords"])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(90)
+            toy.env.server.remove()
