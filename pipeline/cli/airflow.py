@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.sessions import Sessions
 from pipeline.errors import FatalError, TransientError, UsageError
+from pipeline.settings import PROJECT
 
 if TYPE_CHECKING:
     from pipeline.environment import Environment
@@ -66,7 +67,7 @@ class LocalAirflow:
                 "executor": "LocalExecutor",
                 "parallelism": str(_AT_ONCE),
                 "load_examples": "False",
-                "plugins_folder": str(self.env.project / "dags" / "plugins"),
+                "plugins_folder": str(PROJECT / "dags" / "plugins"),
                 "execution_api_server_url": f"{address}/execution/",
                 "fernet_key": secrets["fernet_key"],
                 "simple_auth_manager_users": ",".join(f"{user}:{role}" for user, role in LOGINS.items()),
