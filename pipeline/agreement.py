@@ -10,7 +10,7 @@ from pipeline.fields import Place
 from pipeline.partition import COLUMN
 
 if TYPE_CHECKING:
-    from pipeline.job import Extract, Fallback, Model, Outcomes, Publish
+    from pipeline.job import Alerts, Extract, Fallback, Model, Outcomes, Publish, Schedule
 
 Faults = Iterator[tuple[Place, str]]
 
@@ -73,3 +73,10 @@ def outcome_faults(outcomes: Outcomes | None, extract: Extract | None) -> Faults
     """The label must stand beside the key."""
     if outcomes and extract and outcomes.label in extract.key:
         yield ("outcomes", "label"), f"must not be a column of extract.key; got {outcomes.label!r}"
+
+
+def alert_faults(alerts: Alerts, schedule: Schedule | None) -> Faults:
+    """A day cannot be late before it may begin."""
+    by = alerts.publish_by
+    if schedule and by is not None and by <= schedule.cutoff:
+        yield ("alerts", "publish_by"), f"must be later than schedule.cutoff, {schedule.cutoff}; got {by}"

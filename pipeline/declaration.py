@@ -77,6 +77,7 @@ def _job(project: Path, name: str, contents: tuple[str | None, ...]) -> Job:
     faults += [
         *_name_faults(document, name),
         *_query_faults(document),
+        *_upstream_faults(project, name, document),
         *_sibling_faults(project, name, document),
     ]
     if faults or declaration is None:
@@ -125,6 +126,16 @@ def _query_faults(document: Document) -> Iterator[Fault]:
             yield document.fault(place, sentence)
 
 
+def _upstream_faults(project: Path, name: str, document: Document) -> Iterator[Fault]:
+    """Jobs that this one waits for must be declared."""
+    written = document.part("schedule", "after")
+    others = [other for other in job_names(project) if other != name]
+    for index, upstream in enumerate(written if isinstance(written, list) else []):
+        if upstream not in others:
+            sentence = f"job {upstream!r} must be another declared one; {nearest(str(upstream), others)}"
+            yield document.fault(("schedule", "after", index), sentence)
+
+
 def _sources(written: Any) -> dict[str, Source]:
     """The sources by alias, as far as they can be told: a faulty one has its own fault already."""
     if not isinstance(written, Mapping):
@@ -140,7 +151,8 @@ def _queries(document: Document) -> Iterator[Query]:
     """Every query that is written, in the order in which data flows."""
     history = document.part("history")
     named = [("history", name, "sql") for name in history] if isinstance(history, Mapping) else []
-    for place in (("extract", "sql"), *named, ("validate", "parameters"), ("outcomes", "sql")):
+    first, last = (("ready", "sql"), ("extract", "sql")), (("validate", "parameters"), ("outcomes", "sql"))
+    for place in (*first, *named, *last):
         sql = document.part(*place)
         if isinstance(sql, str) and sql.strip():
             yield Query(".".join(place), sql)

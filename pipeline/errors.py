@@ -3,9 +3,10 @@
 NightshiftError
 ├── UsageError               wrong use of a command; exit code 2
 │   └── DeclarationError     a job's files are wrong; every fault with its place; exit code 2
+├── ChannelError             a notice did not go through its channel; exit code 1
 └── RunError                 a run failed; exit code 1; the last good publish stays readable
     ├── FatalError           a retry cannot help
-    │   ├── ExtractError     EmptyPartition, MissingTable, ChangedColumn, InconsistentRead
+    │   ├── ExtractError     SourceLate, EmptyPartition, MissingTable, ChangedColumn, InconsistentRead
     │   ├── ValidationError  the suite refuses the snapshot, or too many rows do
     │   ├── FeatureError     a feature module broke its contract
     │   ├── ModelError       a model could not be loaded, was refused, or gave no usable score
@@ -54,6 +55,10 @@ class DeclarationError(UsageError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
+class ChannelError(NightshiftError):
+    """A notice did not go through its channel; the message holds nothing of the channel's URL."""
+
+
 class RunError(NightshiftError):
     """A run failed; readers keep the last good publish."""
 
@@ -68,6 +73,10 @@ class TransientError(RunError):
 
 class ExtractError(FatalError):
     """The source does not give what the declaration promises."""
+
+
+class SourceLate(ExtractError):
+    """The source did not get the partition's rows in time."""
 
 
 class EmptyPartition(ExtractError):

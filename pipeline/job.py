@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -59,6 +59,8 @@ class Schedule(_Part):
     cutoff: Clock
     start: date
     end: date | None = None
+    after: Annotated[tuple[Name, ...], Distinct] = ()
+    """Jobs whose publish of a day starts this one's; none: every midnight."""
 
     @field_validator("end")
     @classmethod
@@ -74,6 +76,8 @@ class Resources(_Part):
 
     cpus: Annotated[int, Field(ge=1, le=256)] = 2
     memory_mb: Annotated[int, Field(ge=256)] = 1024
+    rows_per_shard: Annotated[int, Field(ge=1)] = 5_000_000
+    """Above so many rows, workers share a night; a shard should take half a minute at least."""
 
 
 class Source(_Part):
@@ -91,6 +95,13 @@ class Source(_Part):
                 "or overwritten: true (the table holds only its latest state)"
             )
         return self
+
+
+class Ready(_Part):
+    """Whether the source has the partition's rows: one boolean, asked from the cut-off until `until`."""
+
+    sql: Text
+    until: Clock
 
 
 class Extract(_Part):
@@ -134,7 +145,8 @@ class Model(_Part):
 
     output: Literal["probability", "value"]
     threshold: Score | None = _JUDGED
-    backfill_policy: Literal["current", "as-of"] = "current"
+    backfill_policy: Literal["current", "as-of"] | Annotated[int, Field(ge=1)] = "current"
+    """The champion now, the champion at each day's cut-off, or a version."""
 
     @field_validator("threshold")
     @classmethod
@@ -195,6 +207,13 @@ class Train(_Part):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Alerts(_Part):
+    """Where notices go, and from what local clock time on an unpublished day is late."""
+
+    channel: Name | None = None
+    publish_by: Clock | None = None
+
+
 class Declaration(_Part):
     """The whole of `dags/<job>.yaml`."""
 
@@ -203,6 +222,7 @@ class Declaration(_Part):
     schedule: Schedule
     resources: Resources = Resources()
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    ready: Ready | None = None
     extract: Extract
     history: dict[Name, HistoryQuery] = Field(default_factory=dict)
     validate_: Validate = Field(alias="validate")
@@ -211,6 +231,7 @@ class Declaration(_Part):
     publish: Publish = Publish()
     outcomes: Outcomes | None = None
     train: Train = Train()
+    alerts: Alerts = Alerts()
 
     @field_validator("fallback")
     @classmethod
@@ -230,6 +251,12 @@ class Declaration(_Part):
         refuse(agreement.outcome_faults(outcomes, info.data.get("extract")))
         return outcomes
 
+    @field_validator("alerts")
+    @classmethod
+    def _late_after_the_cutoff(cls, alerts: Alerts, info: ValidationInfo) -> Alerts:
+        refuse(agreement.alert_faults(alerts, info.data.get("schedule")))
+        return alerts
+
 
 class Job(BaseModel):
     """One model's scoring work: its name (the stem of its three files) and its declaration."""
@@ -247,6 +274,24 @@ class Job(BaseModel):
     def instants(self, partition: Partition) -> Instants:
         """What the queries of this partition bind."""
         return partition.instants(self.timezone, self.declaration.schedule.cutoff)
+
+    def newest_partition(self, now: datetime) -> Partition:
+        """The newest scheduled partition whose cut-off has passed."""
+        schedule = self.declaration.schedule
+        today = Partition(now.astimezone(self.timezone).date())
+        newest = today if self.instants(today).cutoff <= now else today.previous()
+        return min(newest, Partition(schedule.end)) if schedule.end else newest
+
+    def due(self, partition: Partition) -> datetime | None:
+        """The UTC instant from which an unpublished partition is late; None where none is declared.
+
+        A partition outside of the schedule is never late.
+        """
+        schedule, publish_by = self.declaration.schedule, self.declaration.alerts.publish_by
+        ended = schedule.end is not None and partition.day > schedule.end
+        if publish_by is None or partition.day < schedule.start or ended:
+            return None
+        return partition.at(publish_by, self.timezone)
 
     def output_columns(self) -> tuple[str, ...]:
         """The published columns in order: the key, then the same ones for every job."""

@@ -57,6 +57,10 @@ class Partition:
         """How many partitions lie between, in whole days; negative when `other` is later."""
         return (self.day - other.day).days
 
+    def at(self, clock: time, timezone: ZoneInfo) -> datetime:
+        """The UTC instant of a clock time on this day; see `instants` for clocks that change."""
+        return _instant(self.day, clock, timezone)
+
     def instants(self, timezone: ZoneInfo, cutoff: time) -> Instants:
         """The UTC instants that queries bind; a day may have 23 or 25 hours.
 
@@ -67,7 +71,7 @@ class Partition:
             day=self.day,
             day_start=_instant(self.day, time(0), timezone),
             day_end=_instant(self.day + timedelta(days=1), time(0), timezone),
-            cutoff=_instant(self.day, cutoff, timezone),
+            cutoff=self.at(cutoff, timezone),
         )
 
 

@@ -13,12 +13,14 @@ import sqlalchemy as sa
 import structlog
 
 from pipeline.adapters import ledger, versions
+from pipeline.adapters.source import open_reader
 from pipeline.adapters.versions import ModelVersion
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
-from pipeline.errors import UsageError
+from pipeline.errors import SourceLate, UsageError
 from pipeline.job import Job
 from pipeline.partition import Partition
+from pipeline.query import Query, compose
 from pipeline.run import Run, Trigger
 
 log = structlog.get_logger()
@@ -39,6 +41,55 @@ class Request:
     trigger: Trigger = "manual"
     run_id: str | None = None
     """Given for a retry: the run of that name goes on where it stopped."""
+    triggered_by: str | None = None
+    """Who asks; the system's user when unset."""
+
+
+def parse_policy(text: str) -> ModelPolicy:
+    """Read current, as-of or a version's number; raises UsageError on anything else."""
+    if text.isdecimal():
+        return int(text)
+    if text == "current":
+        return "current"
+    if text == "as-of":
+        return "as-of"
+    raise UsageError(f"the model must be current, as-of or a version number; got {text!r}")
+
+
+def source_ready(env: Environment, name: str, partition: Partition) -> bool:
+    """Whether the source has the partition's rows, as the declaration's `ready.sql` says.
+
+    Raises SourceLate when it has not after `ready.until`, the day's local clock.
+    """
+    job = load_job(env.project, name)
+    ready, instants = job.declaration.ready, job.instants(partition)
+    if ready is None:
+        return True
+    with open_reader(env.source_url, instants.binds()) as reader:
+        sql = compose(Query("ready.sql", ready.sql), job.declaration.sources, reader.dialect)
+        rows = [row for batch in reader.batches(sql) for row in batch.to_pylist()]
+    if rows and all(all(row.values()) for row in rows):
+        return True
+    if datetime.now(UTC) >= partition.instants(job.timezone, ready.until).cutoff:
+        raise SourceLate(
+            f"the source must have the rows of {partition} by {ready.until:%H:%M} {job.timezone.key}, "
+            "as ready.sql says; it has not. Load them, then run the day again"
+        )
+    return False
+
+
+def preview(env: Environment, request: Request) -> str:
+    """What `plan` and the stages after it would do, in a sentence; nothing is written."""
+    job = load_job(env.project, request.job)
+    _refuse_unscheduled(job, request.partition)
+    with env.engine.connect() as connection:
+        version = _choose_version(connection, job, request)
+        visible = ledger.visible_run(connection, job.name, request.partition)
+    now = f"replacing run {visible['run_id']}" if visible else "the day is not published yet"
+    return (
+        f"Dry run: {job.name} {request.partition} would be scored by version {version.version} "
+        f"({request.policy}), {now}."
+    )
 
 
 def plan(env: Environment, request: Request) -> Run:
@@ -86,7 +137,7 @@ def _planned(env: Environment, job: Job, request: Request, version: ModelVersion
         job=job.name,
         partition=request.partition,
         trigger=request.trigger,
-        triggered_by=getpass.getuser(),
+        triggered_by=request.triggered_by or getpass.getuser(),
         owners=job.declaration.owners.model_dump(mode="json"),
         cutoff=job.instants(request.partition).cutoff,
         as_of=not (overwritten and datetime.now(UTC) >= following),

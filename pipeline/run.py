@@ -12,7 +12,7 @@ from pipeline.partition import Partition
 
 Status = Literal["running", "published", "failed", "superseded"]
 Stage = Literal["planned", "extracted", "validated", "scored", "sealed", "published"]
-Trigger = Literal["manual", "scheduled", "backfill", "train"]
+Trigger = Literal["manual", "scheduled", "asset", "backfill", "train"]
 Verdict = Literal["quarantined", "withheld"]
 
 QUARANTINED: Verdict = "quarantined"

@@ -27,7 +27,7 @@ from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features, rule_scores
 from pipeline.scoring.score import predict
-from pipeline.shard import Unfit, predictions, write_part
+from pipeline.shard import Unfit, numbered, predictions, write_part
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -153,9 +153,9 @@ def _feature_code(job: str, source: str, queries: tuple[tuple[str, str], ...]) -
 
 
 def score_part(
-    env: Environment, job: Job, run: Run, versions: Sequence[ModelVersion], part: int
+    env: Environment, job: Job, run: Run, versions: Sequence[ModelVersion], part: int, parts: int
 ) -> list[str]:
-    """Score by the first answerer that holds through the whole part; the warnings tell who did not.
+    """Score a shard by the first answerer that holds through all of it; the warnings tell who did not.
 
     Raises the champion's error when nobody else may answer.
     """
@@ -167,7 +167,8 @@ def score_part(
         scorers = Scorers(env, job, run, snapshot, versions, folder)
         for name, prepare in scorers.attempts():
             try:
-                stream = predictions(job, run, snapshot, unfit, prepare(), scorers.for_bad_rows())
+                batches = numbered(snapshot.path, part, parts)
+                stream = predictions(job, run, batches, unfit, prepare(), scorers.for_bad_rows())
                 write_part(env, job, run, part, stream, folder)
             except (ModelError, FeatureError) as error:
                 failures.append(error)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.run import MASK
+
+_USER_INFO = re.compile(r"(?<=://)\S+@")
+_PASSWORD = re.compile(r"(?i)\b(password|passwd|pwd|token)=\S+")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -13,7 +20,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 class Settings(BaseSettings):
     """Settings by environment variable, each with the prefix NIGHTSHIFT_."""
 
-    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="NIGHTSHIFT_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = PROJECT / ".nightshift"
     """State folder: the embedded server's settings, its passwords, the default store."""
@@ -28,6 +37,9 @@ class Settings(BaseSettings):
     store: str | None = None
     """Files: a folder or a URL such as s3://bucket/prefix; `<home>/store` when unset."""
 
+    channels: dict[str, SecretStr] = Field(default_factory=dict)
+    """Where notices go: a JSON object, channel names to Apprise URLs such as slack://…"""
+
     @property
     def state(self) -> Path:
         """The state folder, absolute, not necessarily existing."""
@@ -39,3 +51,13 @@ class Settings(BaseSettings):
         if self.store is None:
             return str(self.state / "store")
         return self.store if "://" in self.store else str(Path(self.store).expanduser().absolute())
+
+    def masked(self, text: str) -> str:
+        """The text without a secret of these settings, a login in a URL, or a password as key=value."""
+        for secret in sorted(self._secrets(), key=len, reverse=True):
+            text = text.replace(secret, MASK)
+        return _PASSWORD.sub(rf"\1={MASK}", _USER_INFO.sub(f"{MASK}@", text))
+
+    def _secrets(self) -> Iterator[str]:
+        urls = (self.warehouse_url, self.source_url, self.registry_url, *self.channels.values())
+        yield from (url.get_secret_value() for url in urls if url)

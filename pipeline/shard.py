@@ -25,7 +25,7 @@ from pipeline.adapters.store import sha256_of
 from pipeline.environment import Environment
 from pipeline.job import Job
 from pipeline.lifecycle.fallback import Answer, Step
-from pipeline.run import BATCH_ROWS, QUARANTINED, WITHHELD, Run, Snapshot, Verdicts
+from pipeline.run import BATCH_ROWS, QUARANTINED, WITHHELD, Run, Verdicts
 from pipeline.scoring.output import (
     UNANSWERED,
     Prediction,
@@ -74,9 +74,9 @@ class Summary:
 
 
 def predictions(
-    job: Job, run: Run, snapshot: Snapshot, unfit: Unfit, good: Step, bad: Step
+    job: Job, run: Run, batches: Iterable[tuple[int, pa.RecordBatch]], unfit: Unfit, good: Step, bad: Step
 ) -> Iterator[Prediction]:
-    """The snapshot's rows in their order, answered by `good` or `bad`; withheld rows are left out."""
+    """Numbered batches in their order, answered by `good` or `bad`; withheld rows are left out."""
     at = datetime.now(UTC)
 
     def answered(item: tuple[int, pa.RecordBatch]) -> Prediction:
@@ -88,7 +88,7 @@ def predictions(
         answer = _answer(batch, np.isin(numbers, unfit.quarantined), good, bad)
         return assemble(job, run, batch, numbers, answer.columns(), at)
 
-    yield from mapped(answered, _numbered(snapshot.path), job.declaration.resources.cpus)
+    yield from mapped(answered, batches, job.declaration.resources.cpus)
 
 
 def _answer(batch: pa.RecordBatch, is_bad: npt.NDArray[np.bool_], good: Step, bad: Step) -> Answer:
@@ -102,11 +102,20 @@ def _answer(batch: pa.RecordBatch, is_bad: npt.NDArray[np.bool_], good: Step, ba
     return answer
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
+def shards(path: Path, rows_per_shard: int) -> int:
+    """Among how many shards a snapshot is divided: whole row groups, at least one."""
+    metadata = pq.read_metadata(path)
+    wanted = -(-metadata.num_rows // rows_per_shard)
+    return int(max(1, min(wanted, metadata.num_row_groups)))
+
+
+def numbered(path: Path, part: int, parts: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches of one of `parts` equal shards of a snapshot, each with its first row's position."""
     # pyarrow's default reader buffers whole row groups ahead and is not bounded.
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-        start = 0
-        for batch in file.iter_batches(BATCH_ROWS):
+        first, end = (file.num_row_groups * number // parts for number in (part, part + 1))
+        start = sum(file.metadata.row_group(group).num_rows for group in range(first))
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=range(first, end)):
             yield start, batch
             start += batch.num_rows
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
@@ -21,19 +21,17 @@ from pipeline.adapters.source import open_reader
 from pipeline.adapters.versions import ModelVersion, with_predecessor
 from pipeline.declaration import load_job, suite_file
 from pipeline.environment import Environment
-from pipeline.errors import (
-    TransientError,
-    ValidationError,
-)
+from pipeline.errors import TransientError, UsageError, ValidationError
 from pipeline.job import Job
 from pipeline.partition import Partition
-from pipeline.planning import Request, new_run_id, plan
+from pipeline.planning import Request, new_run_id, parse_policy, plan, preview, source_ready
 from pipeline.run import Run, Snapshot, Stage
 from pipeline.scorers import history_name, score_part
 from pipeline.scoring.conserve import prove
 from pipeline.scoring.extract import ExtractPlan
 from pipeline.scoring.extract import extract as read_partition
 from pipeline.scoring.suite import load_suite
+from pipeline.shard import shards
 from pipeline.usage import Meter, spare_memory_mb
 
 log = structlog.get_logger()
@@ -41,18 +39,50 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+__all__ = [
+    "Request",
+    "event",
+    "extract",
+    "night",
+    "note",
+    "parse_policy",
+    "parts",
+    "plan",
+    "preview",
+    "publish",
+    "repair",
+    "run_named",
+    "score",
+    "show_parquet",
+    "source_ready",
+    "validate",
+]
+
 _ATTEMPTS = 5  # within 15 s: a PostgreSQL that restarts is back after 2 to 4 s
-_ONLY_PART = 0
 _STAGES: tuple[Stage, ...] = ("planned", "extracted", "validated", "scored", "sealed", "published")
 
 
-def extract(env: Environment, run: Run) -> None:
-    """Read the partition once and seal the snapshot; one that an earlier attempt has sealed stays."""
+def run_named(env: Environment, run_id: str) -> Run:
+    """The planned run of that name."""
+    with env.engine.connect() as connection:
+        found = ledger.find(connection, run_id)
+    if found is None:
+        raise UsageError(f"run {run_id!r} must have been planned; there is none of that name")
+    return ledger.as_run(found)
+
+
+def extract(env: Environment, run: Run, *, sharded: bool = False) -> None:
+    """Read the partition once and seal the snapshot; one that an earlier attempt has sealed stays.
+
+    `sharded` divides large partitions among workers, as `resources.rows_per_shard` says.
+    """
     with _step(env, run, "extracted") as wanted:
         if not wanted:
             return
         with env.store.workspace() as folder:
             snapshot = run_files.load_snapshot(env.store, run, folder) or _snapshot(env, run, folder)
+            resources = load_job(env.project, run.job).declaration.resources
+            parts = shards(snapshot.path, resources.rows_per_shard) if sharded else 1
         with env.engine.begin() as connection:
             ledger.add_warnings(connection, run.run_no, snapshot.warnings)
             ledger.advance(
@@ -64,6 +94,7 @@ def extract(env: Environment, run: Run) -> None:
                 proved=snapshot.proved,
                 bytes_read=snapshot.bytes,
                 rows_in=snapshot.rows,
+                parts=parts,
             )
         log.info("extracted", rows=snapshot.rows, fingerprint=snapshot.fingerprint[:12])
 
@@ -141,22 +172,33 @@ def validate(env: Environment, run: Run) -> None:
         )
 
 
-def score(env: Environment, run: Run) -> None:
-    """Score every row once, with the pinned version or by a fallback chain, and load the rows unseen."""
+def parts(env: Environment, run: Run) -> list[int]:
+    """The numbers of the shards that a run's snapshot was divided into."""
+    with env.engine.connect() as connection:
+        return list(range(ledger.record(connection, run.run_no)["parts"]))
+
+
+def score(env: Environment, run: Run, part: int = 0) -> None:
+    """Score each row of a shard, with the pinned version or by a fallback chain, and load the rows unseen.
+
+    The run is scored when the last of its shards is.
+    """
     with _step(env, run, "scored") as wanted:
         if not wanted:
             return
         job = load_job(env.project, run.job)
         with env.engine.connect() as connection:
-            loaded = ledger.part_loaded(connection, run.run_no, _ONLY_PART)
+            loaded = ledger.part_loaded(connection, run.run_no, part)
             versions = with_predecessor(connection, run.job, run.model_version)
+            count = ledger.record(connection, run.run_no)["parts"]
         if loaded is None:
-            warnings = score_part(env, job, run, versions, _ONLY_PART)
+            warnings = score_part(env, job, run, versions, part, count)
             with env.engine.begin() as connection:
                 ledger.add_warnings(connection, run.run_no, warnings)
         with env.engine.begin() as connection:
-            ledger.advance(connection, run.run_no, "scored")
-        log.info("scored")
+            if len(ledger.parts(connection, run.run_no)) == count:
+                ledger.advance(connection, run.run_no, "scored")
+        log.info("scored", part=part, parts=count)
 
 
 def publish(env: Environment, run: Run) -> ledger.Record:
@@ -178,13 +220,37 @@ def publish(env: Environment, run: Run) -> ledger.Record:
         return ledger.record(connection, run.run_no)
 
 
+def event(record: ledger.Record) -> dict[str, Any]:
+    """What a publish announces to whoever waits for the day."""
+    names = ("run_id", "status", "degraded", "rows_in", "rows_scored", "rows_fallback", "model_version")
+    return {"day": record["day"].isoformat(), **{name: record[name] for name in names}}
+
+
+def note(env: Environment, run: Run) -> str:
+    """What became of a run, in a few lines for people."""
+    with env.engine.connect() as connection:
+        record = ledger.record(connection, run.run_no)
+        reasons = ledger.quarantine_reasons(connection, run.run_no)
+    degraded = ", degraded" if record["degraded"] else ""
+    lines = [
+        f"{record['job']} {record['day']}: {record['status']}{degraded}, model version "
+        f"{record['model_version']} ({record['model_policy']})",
+        f"{record['rows_in']} rows in: {record['rows_scored']} scored, {record['rows_fallback']} by a "
+        f"fallback, {record['rows_withheld']} withheld; {record['rows_quarantined']} in quarantine",
+        *(f"- {verdict} by {rule}: {count}" for verdict, rule, count in reasons),
+        *(f"- warning: {warning}" for warning in record["warnings"]),
+        f"run {record['run_id']}, {record['cpu_seconds']:.1f} CPU s, {record['peak_memory_mb']:.0f} MiB",
+    ]
+    return "\n".join(lines)
+
+
 def _seal(env: Environment, job: Job, run: Run) -> None:
     extract_ = job.declaration.extract
     with env.engine.connect() as connection:
-        parts = ledger.parts(connection, run.run_no)
+        loaded = ledger.parts(connection, run.run_no)
         rows_in = ledger.record(connection, run.run_no)["rows_in"]
     with env.store.workspace() as folder:
-        files = run_files.fetch_for_proof(env.store, run, [part["part"] for part in parts], folder)
+        files = run_files.fetch_for_proof(env.store, run, [part["part"] for part in loaded], folder)
         predicted = prove(
             extract_.key,
             files.snapshot,
@@ -196,7 +262,7 @@ def _seal(env: Environment, job: Job, run: Run) -> None:
         )
         sha256 = run_files.seal_predictions(env.store, run, files.parts, folder)
     sources: dict[str, int] = {}
-    for part in parts:
+    for part in loaded:
         for source, count in part["score_sources"].items():
             sources[source] = sources.get(source, 0) + count
     counts = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline.declaration import job_names, json_schema, load_job, load_jobs
 from pipeline.errors import DeclarationError, Fault, UsageError
+from pipeline.partition import Partition
 
 YAML_TEXT = """\
 description: Probability that a delivery comes late.
@@ -57,6 +59,7 @@ outcomes:
   label: late
   sql: select parcel, late from orders where day = :day
 train: {holdout_nights: 14, seed: 0}
+alerts: {channel: ops, publish_by: "06:00"}
 """
 SUITE: dict[str, Any] = {
     "name": "deliveries",
@@ -243,6 +246,13 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
          "use :cutoff or :day"),
         ("by depot", "by depot; drop table orders", 29,
          "history.sql.sql: must be one SELECT statement; got SELECT and DROP"),
+        ('publish_by: "06:00"', 'publish_by: "03:00"', 44,
+         "alerts.publish_by: must be later than schedule.cutoff, 03:00:00; got 03:00:00"),
+        ("publish_by:", "publish_within:", 44,
+         "alerts.publish_within: unknown key 'publish_within'; did you mean 'publish_by'?"),
+        ("channel: ops", "channel: 'slack://token'", 44,
+         "alerts.channel: must be a lower-case name of letters, digits and _, at most 40 long; "
+         "got 'slack://token'"),
     ],
 )  # fmt: skip
 def test_a_fault_is_told_with_its_line_what_must_hold_and_what_was_got(
@@ -287,6 +297,30 @@ def test_a_job_cannot_be_changed_after_it_was_read(tmp_path: Path) -> None:
     job = load_job(tmp_path, "deliveries")
     with pytest.raises(ValidationError, match="frozen"):
         job.declaration.extract.sql = "select 1"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("day", "due"),
+    [
+        ("2013-01-01", datetime(2013, 1, 1, 11, tzinfo=UTC)),
+        ("2013-07-01", datetime(2013, 7, 1, 10, tzinfo=UTC)),
+        ("2013-12-31", datetime(2013, 12, 31, 11, tzinfo=UTC)),
+        ("2012-12-31", None),
+        ("2014-01-01", None),
+    ],
+)
+def test_a_day_of_the_schedule_is_due_at_its_local_clock_time(
+    tmp_path: Path, day: str, due: datetime | None
+) -> None:
+    write(tmp_path)
+    assert load_job(tmp_path, "deliveries").due(Partition.parse(day)) == due
+
+
+def test_without_alerts_no_channel_is_used_and_no_day_is_late(tmp_path: Path) -> None:
+    write(tmp_path, YAML_TEXT.replace('alerts: {channel: ops, publish_by: "06:00"}\n', ""))
+    job = load_job(tmp_path, "deliveries")
+    assert job.declaration.alerts.channel is None
+    assert job.due(Partition.parse("2013-07-01")) is None
 
 
 def test_values_in_messages_are_short(tmp_path: Path) -> None:

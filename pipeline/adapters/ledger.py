@@ -117,7 +117,7 @@ def advance(connection: sa.Connection, run_no: int, stage: Stage, **values: obje
 def add_warnings(connection: sa.Connection, run_no: int, warnings: Sequence[str]) -> None:
     """Append warnings to the run, each once."""
     held = connection.execute(
-        sa.select(runs.c.warnings).where(runs.c.run_no == run_no).with_for_update()
+        sa.select(runs.c.warnings).where(runs.c.run_no == run_no).with_for_update(key_share=True)
     ).scalar_one()
     new = [warning for warning in dict.fromkeys(warnings) if warning not in held]
     if new:
@@ -190,6 +190,13 @@ def attempts(
     return found
 
 
+def last_status(connection: sa.Connection, job: str, partition: Partition) -> Status | None:
+    """How the newest run of a day stands; None where there is none."""
+    statement = sa.select(runs.c.status).where(runs.c.job == job, runs.c.day == partition.day)
+    newest = connection.execute(statement.order_by(runs.c.run_no.desc()).limit(1))
+    return cast(Status | None, newest.scalar_one_or_none())
+
+
 def visible_days(connection: sa.Connection, job: str, first: Partition, last: Partition) -> set[date]:
     """The days that readers see."""
     statement = sa.select(pointer.c.day).where(
@@ -201,9 +208,11 @@ def visible_days(connection: sa.Connection, job: str, first: Partition, last: Pa
 
 
 def visible_run(connection: sa.Connection, job: str, partition: Partition) -> Record | None:
-    """The run that readers see for a day, with the pointer's token as `pointer_token`."""
+    """The run that readers see for a day, with its `published_at` and the pointer's token."""
     statement = (
-        sa.select(runs, pointer.c.token.label("pointer_token"), pointer.c.parquet_run_no)
+        sa.select(
+            runs, pointer.c.token.label("pointer_token"), pointer.c.parquet_run_no, pointer.c.published_at
+        )
         .join(pointer, pointer.c.run_no == runs.c.run_no)
         .where(pointer.c.job == job, pointer.c.day == partition.day)
     )

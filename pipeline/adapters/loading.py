@@ -20,10 +20,12 @@ from pipeline.adapters.warehouse import quoted
 from pipeline.errors import FatalError, RunError, SealError, TransientError
 from pipeline.run import BATCH_ROWS, Run, Stage
 
-# Held until the end of the load: whoever seals or ends the run waits for it, and refuses later ones.
+# Held until the end of the load. Shards hold it together; sealing waits for them, and refuses later ones.
 _AT_WORK = f"""
-select 1 from {SCHEMA}.runs where run_no = $1 and status = 'running' and stage = $2 for share
+select 1 from {SCHEMA}.runs where run_no = $1 and status = 'running' and stage = $2
 """
+_SHARD = f"{_AT_WORK} for key share"
+_ALONE = f"{_AT_WORK} for no key update"
 # The part is claimed before its first row: of two attempts at once, one waits for the other.
 _CLAIM = f"""
 insert into {SCHEMA}.run_parts (run_no, part, rows, sha256, score_sources, rows_withheld)
@@ -50,9 +52,9 @@ class LoadedPart:
 class PartLoad:
     """One transaction that loads the rows of one part; rolled back unless `commit` is called.
 
-    Use as a context manager: it holds the run's row and the part's record, so nobody can seal the run, end
-    it or load the same part meanwhile; other connections of the same process must not try to. Entering
-    raises FatalError when the run takes no rows any more, TransientError when the part is loaded already.
+    Use as a context manager: it holds the run's row and the part's record, so nobody can seal the run or
+    load the same part meanwhile; other parts can be loaded. Entering raises FatalError when the run takes no
+    rows any more, TransientError when the part is loaded already.
     """
 
     def __init__(self, url: str, run: Run, part: int) -> None:
@@ -71,7 +73,7 @@ class PartLoad:
     def _claim(self) -> None:
         with driver_errors(), self._connection.cursor() as cursor:
             cursor.execute("set local lock_timeout = '60s'")
-            _hold(cursor, self._run, "validated")
+            _hold(cursor, _SHARD, self._run, "validated")
             cursor.execute(_CLAIM, (self._run.run_no, self._part))
             if cursor.fetchone() is None:
                 raise TransientError(
@@ -99,8 +101,8 @@ class PartLoad:
         self._connection.close()
 
 
-def _hold(cursor: dbapi.Cursor, run: Run, stage: Stage) -> None:
-    cursor.execute(_AT_WORK, (run.run_no, stage))
+def _hold(cursor: dbapi.Cursor, lock: str, run: Run, stage: Stage) -> None:
+    cursor.execute(lock, (run.run_no, stage))
     if cursor.fetchone() is None:
         raise FatalError(
             f"run {run.run_id} must be at work and {stage} to take rows; it is further on, ended or gone"
@@ -143,7 +145,7 @@ def load_quarantine(url: str, run: Run, file: Path) -> None:
     parquet = pq.ParquetFile(file)
     with driver_errors(), dbapi.connect(plain_url(url)) as connection:
         with connection.cursor() as cursor:
-            _hold(cursor, run, "extracted")
+            _hold(cursor, _ALONE, run, "extracted")
             cursor.execute(f"delete from {SCHEMA}.quarantine where run_no = $1", (run.run_no,))
         _copy_quarantine(connection, run, parquet.schema_arrow, parquet.iter_batches(BATCH_ROWS))
         connection.commit()

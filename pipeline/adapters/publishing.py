@@ -53,6 +53,7 @@ def seal(connection: sa.Connection, run: Run, counts: Mapping[str, object]) -> N
     Raises SealError unless the run is at work and scored, and its counts add up; sealing a sealed run
     again is allowed.
     """
+    connection.execute(sa.select(runs.c.run_no).where(runs.c.run_no == run.run_no).with_for_update())
     update = (
         sa.update(runs)
         .where(runs.c.run_no == run.run_no, runs.c.status == "running")

@@ -131,7 +131,7 @@ runs = Table(
     _given("status", Text, "running, published, failed or superseded"),
     _given("stage", Text, "The last stage that was finished"),
     _given("degraded", Boolean, "Whether any row was answered by a fallback", "false"),
-    _given("trigger", Text, "manual, scheduled or backfill"),
+    _given("trigger", Text, "manual, scheduled, asset or backfill"),
     _given("triggered_by", Text, "Who or what started the run"),
     _given("owners", JSONB, "Team, on-call address and approvers at the time"),
     _given("cutoff", _INSTANT, "Nothing known later was used"),
@@ -161,6 +161,7 @@ runs = Table(
     _maybe("finished_at", _INSTANT, "When the run ended; null while it is at work"),
     _given("cpu_seconds", Double, "CPU seconds of all stages and attempts", "0"),
     _given("peak_memory_mb", Double, "Highest resident memory of any stage's process, MiB", "0"),
+    _maybe("parts", Integer, "Shards among which the rows are scored"),
     UniqueConstraint("run_id"),
     CheckConstraint("status in ('running', 'published', 'failed', 'superseded')", name="runs_status"),
     CheckConstraint(
@@ -238,4 +239,25 @@ publications = Table(
     Index("publications_current", "job", "day", unique=True, postgresql_where=text("superseded_at is null")),
     Index("publications_run", "run_no"),
     comment="Every publish of a (job, day) and until when it was current",
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of raising"),
+    _given("job", Text, "Name of the job"),
+    _maybe("day", Date, "Business day; null where the alert is of no single day"),
+    _maybe("run_id", Text, "Name of the run; null where none was planned"),
+    _given("kind", Text, "failed or late"),
+    _given("cause", Text, "What failed or was missed; each cause of a (job, day) is raised once"),
+    _given("owner", Text, "Team and on-call address at the time"),
+    _given("message", Text, "The whole notice, without secrets and without rows"),
+    _now("raised_at", "When the alert was raised"),
+    _maybe("channel", Text, "Name of the channel declared at the time; null for none"),
+    _maybe("delivered_at", _INSTANT, "When the channel took the notice; null while it has not"),
+    _maybe("delivery_error", Text, "Why the last attempt to send failed; null once delivered"),
+    CheckConstraint("kind in ('failed', 'late')", name="alerts_kind"),
+    # The day is null at times, and null would differ from null.
+    UniqueConstraint("job", "day", "kind", "cause", name="alerts_once", postgresql_nulls_not_distinct=True),
+    comment="Failed and late nights that were told to their owners, each cause once",
 )

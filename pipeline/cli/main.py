@@ -49,17 +49,9 @@ def _environment() -> Environment:
 
 
 def _policy(text: str | None, default: ModelPolicy) -> ModelPolicy:
-    from pipeline.errors import UsageError
+    from pipeline.planning import parse_policy
 
-    if text is None:
-        return default
-    if text.isdecimal():
-        return int(text)
-    if text == "current":
-        return "current"
-    if text == "as-of":
-        return "as-of"
-    raise UsageError(f"--model must be current, as-of or a version number; got {text!r}")
+    return default if text is None else parse_policy(text)
 
 
 @app.command()

@@ -214,7 +214,10 @@ def test_the_view_has_exactly_the_promised_columns_in_order(warehouse: Warehouse
 _PROMISED = (
     "predictions.toy",
     "predictions.toy_history",
-    *(f"nightshift.{name}" for name in ("day_status", "runs", "quarantine", "promotions", "pointer")),
+    *(
+        f"nightshift.{name}"
+        for name in ("day_status", "runs", "quarantine", "promotions", "pointer", "alerts")
+    ),
 )
 
 
@@ -295,6 +298,7 @@ _FORBIDDEN = (
     "select * from nightshift.runs",
     "select * from nightshift.quarantine",
     "select * from nightshift.promotions",
+    "select * from nightshift.alerts",
     'select * from nightshift."predictions_toy$2024_01"',
     "select * from nightshift.predictions_toy",
     "delete from predictions.toy",

@@ -1,0 +1,75 @@
+"""What a DAG run asks for: which day, which model, by whom. Never a guess."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.job import Job
+from pipeline.partition import Partition
+from pipeline.run import Trigger
+
+TRIGGERS: Mapping[str, Trigger] = {
+    "scheduled": "scheduled",
+    "backfill": "backfill",
+    "asset_triggered": "asset",
+}
+"""Airflow's run types by the words of the runs table; any other is manual."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the tasks of one DAG run share; small and plain, as it goes through XCom."""
+
+    day: str
+    policy: str
+    trigger: Trigger
+    by: str
+    dry_run: bool
+
+
+def asked(job: Job, dag_run: Any, params: Mapping[str, Any], now: datetime) -> Asked:
+    """What a DAG run asks for.
+
+    The day is the run's partition key; else, of a manual run only, the parameter `day` (a backfill gives the
+    same parameters to all its runs); else, of a manual run, the newest day whose cut-off has passed. Raises
+    UsageError for a run that names no day, and for one of a day that has not passed its cut-off; a scheduled
+    one waits for that.
+    """
+    trigger = TRIGGERS.get(str(getattr(dag_run.run_type, "value", dag_run.run_type)), "manual")
+    day = dag_run.partition_key or (trigger == "manual" and (params.get("day") or _newest(job, now)))
+    if not day:
+        raise UsageError(
+            f"a {trigger} run must have a partition key, the day it scores; got none. Trigger it with one"
+        )
+    partition = Partition.parse(day)
+    if trigger != "scheduled" and job.instants(partition).cutoff > now:
+        raise UsageError(
+            f"a day must have passed its cut-off {job.declaration.schedule.cutoff} "
+            f"{job.declaration.schedule.timezone} to be scored; got {partition}. Run it when it has"
+        )
+    return Asked(
+        day=partition.key,
+        policy=str(params.get("model") or _default_policy(job, trigger)),
+        trigger=trigger,
+        by=f"{dag_run.triggering_user_name or 'airflow'}, {dag_run.run_id}",
+        dry_run=bool(params.get("dry_run")) and trigger == "manual",
+    )
+
+
+def run_name(job: str, day: str, dag_run: Any) -> str:
+    """The name of the run that a DAG run is at: a retry keeps it, clearing `plan` makes another."""
+    digest = hashlib.sha256(dag_run.run_id.encode()).hexdigest()[:10]
+    return f"{job}-{day}-{digest}-{dag_run.clear_number or 0}"
+
+
+def _newest(job: Job, now: datetime) -> str:
+    return job.newest_partition(now).key
+
+
+def _default_policy(job: Job, trigger: Trigger) -> str:
+    return str(job.declaration.model.backfill_policy) if trigger == "backfill" else "current"

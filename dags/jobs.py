@@ -1,0 +1,19 @@
+"""All DAGs of one job, by DAG id; raises DeclarationError with every fault of its files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dags.nightly import score_dag
+from pipeline.declaration import load_job
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+
+def dags_of(name: str) -> dict[str, DAG]:
+    """The job's DAGs, one a kind."""
+    job = load_job(Settings().project, name)
+    dags = [score_dag(job)]
+    return {dag.dag_id: dag for dag in dags}

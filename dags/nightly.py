@@ -1,0 +1,158 @@
+"""`<job>__score`: the night as Airflow runs it. Every task is one call into pipeline.steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import (
+    DAG,
+    Asset,
+    CronPartitionTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    PartitionedAssetTimetable,
+    RetryAction,
+    RetryRule,
+    TriggerRule,
+    chain,
+    task,
+)
+
+from dags import tasks
+from dags.notices import late_alert, notify_failure
+from dags.pods import pod_override
+from pipeline.partition import Partition
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+
+POOL = "nightshift"
+"""Airflow's pool of CPUs: a stage that works takes as many slots as the job declares."""
+
+_AT_ONCE = 8
+_WAITS_AT_MOST = timedelta(days=2).total_seconds()
+_RETRIES = ExceptionRetryPolicy(
+    rules=[
+        RetryRule("pipeline.errors.TransientError", RetryAction.RETRY, reason="the fault may pass"),
+        RetryRule("pipeline.errors.NightshiftError", RetryAction.FAIL, reason="a retry cannot help"),
+    ]
+)
+"""Of any other failure, such as a killed process, the task's own retries decide."""
+
+
+def predictions_asset(job: str) -> Asset:
+    """What a publish announces: the job's predictions, partitioned by day."""
+    return Asset(name=f"predictions.{job}", uri=f"nightshift://predictions/{job}")
+
+
+def score_dag(job: Job) -> DAG:
+    """resolve_day → wait_for_source → plan → extract → validate → score, by shard → publish → report."""
+    declared = job.declaration
+    owners, schedule = declared.owners, declared.schedule
+    with DAG(
+        f"{job.name}__score",
+        description=declared.description,
+        doc_md=_documentation(job),
+        schedule=_timetable(job),
+        start_date=_midnight(job, schedule.start),
+        end_date=_midnight(job, schedule.end) if schedule.end else None,
+        catchup=False,
+        max_active_runs=_AT_ONCE,
+        tags={"nightshift", job.name, owners.team},
+        params=_form(job),
+        default_args={
+            "owner": owners.team,
+            "retries": 3,
+            "retry_delay": timedelta(seconds=20),
+            "retry_exponential_backoff": 3.0,
+            "max_retry_delay": timedelta(minutes=15),
+            "retry_policy": _RETRIES,
+            "on_failure_callback": notify_failure,
+        },
+        on_failure_callback=notify_failure,
+        deadline=late_alert(job),
+    ) as dag:
+        _tasks(job)
+    return dag
+
+
+def _tasks(job: Job) -> None:
+    resources, asset = job.declaration.resources, predictions_asset(job.name)
+    works: dict[str, Any] = {
+        "pool": POOL,
+        "pool_slots": resources.cpus,
+        "executor_config": pod_override(resources),
+    }
+    waits: dict[str, Any] = {"mode": "reschedule", "poke_interval": 60, "timeout": _WAITS_AT_MOST}
+    wanted = _task(tasks.resolve_day)(job.name)
+    ready = task.sensor(**waits)(tasks.wait_for_source)(job.name, wanted)
+    run_id = _task(tasks.plan)(job.name, wanted)
+    extracted = _task(tasks.extract, **works)(run_id)
+    shards = _task(tasks.validate, **works)(run_id)
+    scored = _task(tasks.score, map_index_template="shard {{ shard }}", **works)
+    published = _task(tasks.publish, outlets=[asset], **works)(run_id)
+    reported = _task(tasks.report, trigger_rule=TriggerRule.NONE_FAILED)(run_id)
+    chain(ready, run_id, extracted, shards)
+    chain(scored.partial(run_id=run_id).expand(part=shards), published, reported)
+
+
+def _task(function: Callable[..., Any], **settings: Any) -> Any:
+    """The function as a task, whose arguments may be what other tasks give."""
+    return task(**settings)(function)
+
+
+def _timetable(job: Job) -> Any:
+    """The business day is the partition key. At midnight: a later tick would drop a backfill's last day."""
+    schedule = job.declaration.schedule
+    if schedule.after:
+        assets = [predictions_asset(other) for other in schedule.after]
+        return PartitionedAssetTimetable(assets=reduce(and_, assets))
+    return CronPartitionTimetable("0 0 * * *", timezone=schedule.timezone, key_format="%Y-%m-%d")
+
+
+def _midnight(job: Job, day: Any) -> datetime:
+    return job.instants(Partition(day)).day_start
+
+
+def _form(job: Job) -> dict[str, Param]:
+    newest = "the newest day whose cut-off has passed"
+    return {
+        "day": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Day",
+            description_md=f"Business day to score; left empty: {newest}. Backfills have their own days.",
+        ),
+        "model": Param(
+            None,
+            type=["null", "string"],
+            title="Model",
+            examples=["current", "as-of"],
+            description_md="`current`: the champion now. `as-of`: the champion at the day's cut-off. "
+            "Or a version's number. Left empty: current, in a backfill as the declaration says "
+            f"({job.declaration.model.backfill_policy}).",
+        ),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description_md="Tell what would be done; read and publish nothing.",
+        ),
+    }
+
+
+def _documentation(job: Job) -> str:
+    declared, owners = job.declaration, job.declaration.owners
+    return (
+        f"{declared.description}\n\n"
+        f"Owner: **{owners.team}**, on call {owners.on_call}, approvers {', '.join(owners.approvers)}.\n\n"
+        f"Scores each day after its cut-off, {declared.schedule.cutoff:%H:%M} {declared.schedule.timezone}, "
+        f"and publishes `predictions.{job.name}`. The partition key of a run is its business day.\n\n"
+        "A task that is retried goes on with its run; clear `plan` and what follows for a new run of the "
+        "day. A run that a newer one has overtaken ends green, with `publish` skipped."
+    )

@@ -1,0 +1,123 @@
+"""What each task of a night does: one call into pipeline.steps, imported when the task runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+
+from dags.asked import Asked, asked, run_name
+from pipeline.partition import Partition
+
+if TYPE_CHECKING:
+    from pipeline.environment import Environment
+    from pipeline.job import Job
+
+NOTE = "note"
+"""The XCom that stands as the DAG run's note (see plugins/notes.py)."""
+
+
+def resolve_day(job: str) -> dict[str, Any]:
+    """Which day, which model policy, by whom."""
+    context: Any = get_current_context()
+    return asdict(asked(_job(job), context["dag_run"], context["params"], datetime.now(UTC)))
+
+
+def wait_for_source(job: str, wanted: dict[str, Any]) -> bool:
+    """Wait for the cut-off, then for the source, until the declared clock time."""
+    from pipeline import steps
+
+    partition = Partition.parse(wanted["day"])
+    cutoff = _job(job).instants(partition).cutoff
+    if datetime.now(UTC) < cutoff:
+        raise AirflowRescheduleException(cutoff)  # type: ignore[no-untyped-call]
+    return steps.source_ready(_environment(), job, partition)
+
+
+def plan(job: str, wanted: dict[str, Any]) -> str:
+    """Fix the run's name, token and model version; a dry run only tells what would be done."""
+    from pipeline import steps
+
+    context: Any = get_current_context()
+    given = Asked(**wanted)
+    request = steps.Request(
+        job,
+        Partition.parse(given.day),
+        policy=steps.parse_policy(given.policy),
+        trigger=given.trigger,
+        run_id=run_name(job, given.day, context["dag_run"]),
+        triggered_by=given.by,
+    )
+    if given.dry_run:
+        told = steps.preview(_environment(), request)
+        context["ti"].xcom_push(key=NOTE, value=told)
+        raise AirflowSkipException(told)
+    return steps.plan(_environment(), request).run_id
+
+
+def extract(run_id: str) -> None:
+    """Read the partition once into the sealed snapshot."""
+    from pipeline import steps
+
+    env = _environment()
+    steps.extract(env, steps.run_named(env, run_id), sharded=True)
+
+
+def validate(run_id: str) -> list[int]:
+    """Judge the snapshot by the suite; gives the shards."""
+    from pipeline import steps
+
+    env = _environment()
+    run = steps.run_named(env, run_id)
+    steps.validate(env, run)
+    return steps.parts(env, run)
+
+
+def score(run_id: str, part: int) -> None:
+    """Score one shard and load its rows unseen."""
+    from pipeline import steps
+
+    context: Any = get_current_context()
+    context["shard"] = part + 1
+    env = _environment()
+    steps.score(env, steps.run_named(env, run_id), part)
+
+
+def publish(run_id: str) -> None:
+    """Prove conservation and let readers see the run; tell Airflow that the day is there."""
+    from pipeline import steps
+
+    env = _environment()
+    context: Any = get_current_context()
+    record = steps.publish(env, steps.run_named(env, run_id))
+    if record["status"] == "superseded":
+        raise AirflowSkipException(f"run {run_id} is superseded: a newer run of the day is published")
+    (asset,) = context["task"].outlets
+    event = context["outlet_events"][asset]
+    event.extra = steps.event(record)
+    event.add_partitions(record["day"].isoformat())
+
+
+def report(run_id: str) -> None:
+    """Tell what became of the run."""
+    from pipeline import steps
+
+    context: Any = get_current_context()
+    env = _environment()
+    context["ti"].xcom_push(key=NOTE, value=steps.note(env, steps.run_named(env, run_id)))
+
+
+def _job(name: str) -> Job:
+    from pipeline.declaration import load_job
+
+    return load_job(_environment().project, name)
+
+
+def _environment() -> Environment:
+    from pipeline.environment import Environment
+    from pipeline.settings import Settings
+
+    return Environment(Settings())
