@@ -45,17 +45,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON line on stdout")
     parser.add_argument("--up", action="store_true", help="start the stack and keep it up until Ctrl-C")
+    parser.add_argument("--image", type=Path, help="what .ci/image has installed; else it is installed anew")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with workplace() as folder:
-            report = keep_up(folder) if arguments.up else show(folder)
+            stack, variables = make_stack(folder, arguments.image)
+            report = keep_up(stack, variables) if arguments.up else show(stack, variables)
     except KeyboardInterrupt:
         err.print("stopped; no process is left")
         return 130
     if arguments.json:
         sys.stdout.write(json.dumps(report) + "\n")
-    return 0
+    return 0 if all(report.get("published", {}).values()) else 1
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -78,22 +80,23 @@ def workplace() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def make_stack(folder: Path) -> tuple[Stack, dict[str, str]]:
+def make_stack(folder: Path, image: Path | None) -> tuple[Stack, dict[str, str]]:
     """Install the image and write fresh secrets; the stack with two workers, and its variables."""
-    _seconds("installing what the image holds", lambda: _script(".ci/image", folder / "image"))
+    if image is None:
+        image = folder / "image"
+        _seconds("installing what the image holds", lambda: _script(".ci/image", image))
     _script(".ci/env", folder / ".env")
     variables = {**read_env(folder / ".env"), **QUICK}
     services = read_services(PROJECT / "docker-compose.yml", variables, profiles={"demo"})
-    return Stack(services, PROJECT, folder, folder / "image", scale={"worker": 2}), variables
+    return Stack(services, PROJECT, folder, image, scale={"worker": 2}), variables
 
 
 def _script(script: str, target: Path) -> None:
     subprocess.run([PROJECT / script, target], check=True, stdout=subprocess.DEVNULL)
 
 
-def keep_up(folder: Path) -> dict[str, Any]:
+def keep_up(stack: Stack, variables: dict[str, str]) -> dict[str, Any]:
     """Start the stack and wait for Ctrl-C."""
-    stack, variables = make_stack(folder)
     with running(stack):
         err.print(_table(stack))
         err.print(f"http://127.0.0.1:{stack.port('api-server')}, admin, {variables['ADMIN_PASSWORD']}")
@@ -101,9 +104,8 @@ def keep_up(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def show(folder: Path) -> dict[str, Any]:
+def show(stack: Stack, variables: dict[str, str]) -> dict[str, Any]:
     """Start the stack and take a night, a backfill and a night with a killed worker through it."""
-    stack, variables = make_stack(folder)
     with running(stack):
         err.print(_table(stack))
         services = {container.place.name: container.seconds for container in stack.containers}

@@ -74,7 +74,8 @@ def _fill(service: Service, place: Place, data: Path, programs: Programs, log: P
 
 def _serve(service: Service, data: Path, programs: Programs, port: int, log: Path) -> Running:
     settings = ("-D", str(data), "-p", str(port), "-h", LOCAL, "-c", "unix_socket_directories=")
-    command = (programs.folder / service.command[0], *service.command[1:], *settings)
+    program, *arguments = service.command
+    command = [str(programs.folder / program), *arguments, *settings]
     return start(command, _BARE, folder=Path("/"), log=log, user=programs.user)
 
 

@@ -106,7 +106,7 @@ def _service(
 ) -> Service:
     return Service(
         name=name,
-        built="build" in spec,
+        built=spec.get("build") == ".",
         command=_words(spec.get("command", ())),
         environment=dict(_environment(spec.get("environment", {}), variables)),
         folders=dict(_folder(volume) for volume in spec.get("volumes", ())),
