@@ -41,8 +41,14 @@ class Kill:
 
 def wait_for_dag(api: Api) -> None:
     """Wait until the dag-processor has shown the job's DAG, and let it run."""
-    until(lambda: api.has(f"/dags/{DAG}") or None, f"DAG {DAG}", patience=180)
+    until(lambda: _is_there(api), f"DAG {DAG}", patience=180)
     api.patch(f"/dags/{DAG}", {"is_paused": False})
+
+
+def _is_there(api: Api) -> bool | None:
+    for error in api.get("/importErrors")["import_errors"]:
+        raise RuntimeError(f"{error['filename']} must be read; got:\n{error['stack_trace']}")
+    return api.has(f"/dags/{DAG}") or None
 
 
 def trigger(api: Api, day: date) -> str:
