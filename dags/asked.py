@@ -61,7 +61,7 @@ def asked(job: Job, dag_run: Any, params: Mapping[str, Any], now: datetime) -> A
     )
 
 
-def run_name(job: str, day: str, dag_run: Any) -> str:
+def name_of_run(job: str, day: str, dag_run: Any) -> str:
     """The name of the run that a DAG run is at: a retry keeps it, clearing `plan` makes another."""
     digest = hashlib.sha256(dag_run.run_id.encode()).hexdigest()[:10]
     return f"{job}-{day}-{digest}-{dag_run.clear_number or 0}"

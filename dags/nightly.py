@@ -90,14 +90,14 @@ def _tasks(job: Job) -> None:
     waits: dict[str, Any] = {"mode": "reschedule", "poke_interval": 60, "timeout": _WAITS_AT_MOST}
     wanted = _task(tasks.resolve_day)(job.name)
     ready = task.sensor(**waits)(tasks.wait_for_source)(job.name, wanted)
-    run_id = _task(tasks.plan)(job.name, wanted)
-    extracted = _task(tasks.extract, **works)(run_id)
-    shards = _task(tasks.validate, **works)(run_id)
+    run_name = _task(tasks.plan)(job.name, wanted)
+    extracted = _task(tasks.extract, **works)(run_name)
+    shards = _task(tasks.validate, **works)(run_name)
     scored = _task(tasks.score, map_index_template="shard {{ shard }}", **works)
-    published = _task(tasks.publish, outlets=[asset], **works)(run_id)
-    reported = _task(tasks.report, trigger_rule=TriggerRule.NONE_FAILED)(run_id)
-    chain(ready, run_id, extracted, shards)
-    chain(scored.partial(run_id=run_id).expand(part=shards), published, reported)
+    published = _task(tasks.publish, outlets=[asset], **works)(run_name)
+    reported = _task(tasks.report, trigger_rule=TriggerRule.NONE_FAILED)(run_name)
+    chain(ready, run_name, extracted, shards)
+    chain(scored.partial(run_name=run_name).expand(part=shards), published, reported)
 
 
 def _task(function: Callable[..., Any], **settings: Any) -> Any:

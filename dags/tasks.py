@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
-from dags.asked import Asked, asked, run_name
+from dags.asked import Asked, asked, name_of_run
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def plan(job: str, wanted: dict[str, Any]) -> str:
         Partition.parse(given.day),
         policy=steps.parse_policy(given.policy),
         trigger=given.trigger,
-        run_id=run_name(job, given.day, context["dag_run"]),
+        run_id=name_of_run(job, given.day, context["dag_run"]),
         triggered_by=given.by,
     )
     if given.dry_run:
@@ -58,56 +58,56 @@ def plan(job: str, wanted: dict[str, Any]) -> str:
     return steps.plan(_environment(), request).run_id
 
 
-def extract(run_id: str) -> None:
+def extract(run_name: str) -> None:
     """Read the partition once into the sealed snapshot."""
     from pipeline import steps
 
     env = _environment()
-    steps.extract(env, steps.run_named(env, run_id), sharded=True)
+    steps.extract(env, steps.run_named(env, run_name), sharded=True)
 
 
-def validate(run_id: str) -> list[int]:
+def validate(run_name: str) -> list[int]:
     """Judge the snapshot by the suite; gives the shards."""
     from pipeline import steps
 
     env = _environment()
-    run = steps.run_named(env, run_id)
+    run = steps.run_named(env, run_name)
     steps.validate(env, run)
     return steps.parts(env, run)
 
 
-def score(run_id: str, part: int) -> None:
+def score(run_name: str, part: int) -> None:
     """Score one shard and load its rows unseen."""
     from pipeline import steps
 
     context: Any = get_current_context()
     context["shard"] = part + 1
     env = _environment()
-    steps.score(env, steps.run_named(env, run_id), part)
+    steps.score(env, steps.run_named(env, run_name), part)
 
 
-def publish(run_id: str) -> None:
+def publish(run_name: str) -> None:
     """Prove conservation and let readers see the run; tell Airflow that the day is there."""
     from pipeline import steps
 
     env = _environment()
     context: Any = get_current_context()
-    record = steps.publish(env, steps.run_named(env, run_id))
+    record = steps.publish(env, steps.run_named(env, run_name))
     if record["status"] == "superseded":
-        raise AirflowSkipException(f"run {run_id} is superseded: a newer run of the day is published")
+        raise AirflowSkipException(f"run {run_name} is superseded: a newer run of the day is published")
     (asset,) = context["task"].outlets
     event = context["outlet_events"][asset]
     event.extra = steps.event(record)
     event.add_partitions(record["day"].isoformat())
 
 
-def report(run_id: str) -> None:
+def report(run_name: str) -> None:
     """Tell what became of the run."""
     from pipeline import steps
 
     context: Any = get_current_context()
     env = _environment()
-    context["ti"].xcom_push(key=NOTE, value=steps.note(env, steps.run_named(env, run_id)))
+    context["ti"].xcom_push(key=NOTE, value=steps.note(env, steps.run_named(env, run_name)))
 
 
 def _job(name: str) -> Job:

@@ -106,7 +106,7 @@ def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
     with open_reader(env.source_url, job.instants(run.partition).binds()) as reader:
         snapshot = read_partition(reader, extract_plan(job, versions), folder)
     run_files.seal_snapshot(env.store, run, snapshot, folder)
-    return snapshot
+    return run_files.sealed_snapshot(env.store, run, folder)
 
 
 def extract_plan(job: Job, versions: list[ModelVersion]) -> ExtractPlan:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 _SECONDS = 20
 _HTTP_STATUS = re.compile(r"\berror=(\d{3})\b")
-_sending: ContextVar[bool] = ContextVar("sending", default=False)
+_TELLTALES = ("apprise", "urllib3.connectionpool")
+"""Loggers that tell hosts, users, paths and tokens, some of them in warnings."""
+
+_sending: ContextVar[list[str] | None] = ContextVar("sending", default=None)
+"""HTTP's statuses of the notice that is being sent; None while there is none."""
 
 
 class Message(Protocol):
@@ -33,44 +37,42 @@ class Message(Protocol):
 
 def send(url: SecretStr, notice: Message) -> None:
     """Send the notice once, within 20 s; raises ChannelError unless every service of the URL took it."""
-    _keep_urls_out_of_logs()
-    from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
-
-    token = _sending.set(True)
+    for name in _TELLTALES:
+        logging.getLogger(name).addFilter(_is_of_others)
+    statuses: list[str] = []
+    token = _sending.set(statuses)
     try:
-        channel = Apprise(asset=AppriseAsset(app_id="Nightshift"))
-        if not channel.add(url.get_secret_value()):
-            raise ChannelError(
-                "a channel must be a URL that Apprise knows, such as slack://…; this one is not"
-            )
-        result = channel.notify(
-            body=notice.text,
-            title=notice.title,
-            notify_type=NotifyType.FAILURE,
-            body_format=NotifyFormat.TEXT,
-            timeout=_SECONDS,
-        )
+        result = _notify(url, notice)
     finally:
         _sending.reset(token)
     if not result:
-        raise ChannelError(f"the channel must take the notice within {_SECONDS} s; got {_got(result)}")
+        services = ", ".join(sorted({str(service.name) for service in result})) or "no service"
+        status = f", HTTP {statuses[-1]}" if statuses else ""
+        raise ChannelError(
+            f"the channel must take the notice within {_SECONDS} s; "
+            f"got {result.status.name} from {services}{status}"
+        )
 
 
-def _got(result: AppriseResult) -> str:
-    """The kind of service, the outcome and HTTP's status: nothing that a URL holds."""
-    services = ", ".join(sorted({str(service.name) for service in result})) or "no service"
-    status = _HTTP_STATUS.search("\n".join(entry.message for entry in result.logs()))
-    return f"{result.status.name} from {services}" + (f", HTTP {status[1]}" if status else "")
+def _notify(url: SecretStr, notice: Message) -> AppriseResult:
+    from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
+
+    channel = Apprise(asset=AppriseAsset(app_id="Nightshift"))
+    if not channel.add(url.get_secret_value()):
+        raise ChannelError("a channel must be a URL that Apprise takes, such as slack://…; this one is not")
+    return channel.notify(
+        body=notice.text,
+        title=notice.title,
+        notify_type=NotifyType.FAILURE,
+        body_format=NotifyFormat.TEXT,
+        timeout=_SECONDS,
+    )
 
 
-def _keep_urls_out_of_logs() -> None:
-    # Apprise logs hosts and users; urllib3 logs paths, which are tokens for many services.
-    apprise = logging.getLogger("apprise")
-    apprise.propagate = False
-    if not apprise.handlers:
-        apprise.addHandler(logging.NullHandler())
-    logging.getLogger("urllib3.connectionpool").addFilter(_of_others)
-
-
-def _of_others(_: logging.LogRecord) -> bool:
-    return not _sending.get()
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Drop what is logged while a notice is sent; of it only HTTP's status is kept."""
+    statuses = _sending.get()
+    if statuses is None:
+        return True
+    statuses += _HTTP_STATUS.findall(record.getMessage())
+    return False

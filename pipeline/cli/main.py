@@ -88,6 +88,21 @@ def down(as_json: AsJson = False) -> None:
 
 @app.command()
 @guarded
+def airflow(
+    stop: Annotated[
+        bool, typer.Option("--stop", help="End one that runs, with every process of it.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Where the web page is.")] = 8080,
+    as_json: AsJson = False,
+) -> None:
+    """Run Airflow on this machine until Ctrl-C, with the embedded PostgreSQL; prints the login once."""
+    from pipeline.cli.airflow import run_airflow
+
+    run_airflow(_environment(), port, stop=stop, as_json=as_json)
+
+
+@app.command()
+@guarded
 def url(
     role: Annotated[Literal["owner", "analyst"], typer.Option(help="Whose login.")] = "owner",
 ) -> None:

@@ -25,7 +25,7 @@ def failed(
     visible: Visible = None,
     **other: Any,
 ) -> Notice:
-    given = {"subject": TOY, "partition": DAY, "cause": "extract"} | other
+    given: dict[str, Any] = {"subject": TOY, "partition": DAY, "cause": "extract"} | other
     return failure_notice(error_type=error_type, error_message=message, visible=visible, **given)
 
 

@@ -1,0 +1,310 @@
+"""Airflow on this machine: the settings it starts with, its processes, and their end.
+
+Nothing here imports Airflow: its own command is run, with everything said by environment variables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from secrets import token_bytes, token_urlsafe
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import psutil
+
+from pipeline.errors import FatalError, TransientError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.environment import Environment
+
+DATABASE = "airflow"
+LOGINS = {"admin": "admin", "viewer": "viewer"}
+"""User name to role of Airflow's simple auth manager, which is for one machine only."""
+
+COMPONENTS = ("dag-processor", "scheduler", "triggerer")
+"""What follows the API server; tasks of a scheduler without one fail."""
+
+_PATIENCE = 300  # seconds until a component is healthy on a busy machine
+_GRACE = 20  # seconds between asking a process to end and ending it
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class LocalAirflow:
+    """Airflow with the embedded PostgreSQL as its metadata database and LocalExecutor."""
+
+    env: Environment
+    port: int
+
+    @property
+    def home(self) -> Path:
+        """AIRFLOW_HOME; also the mark by which its processes are known."""
+        return self.env.settings.state / "airflow"
+
+    @property
+    def url(self) -> str:
+        """Where people look at it."""
+        return f"http://localhost:{self.port}"
+
+    def variables(self) -> dict[str, str]:
+        """The environment of every process: Airflow's configuration and ours."""
+        metadata = self.env.server.url(DATABASE).replace("postgresql:", "postgresql+psycopg:", 1)
+        secrets = self._secrets()
+        address = f"http://127.0.0.1:{self.port}"
+        settings = {
+            "core": {
+                "executor": "LocalExecutor",
+                "parallelism": str(_AT_ONCE),
+                "load_examples": "False",
+                "plugins_folder": str(self.env.project / "dags" / "plugins"),
+                "execution_api_server_url": f"{address}/execution/",
+                "fernet_key": secrets["fernet_key"],
+                "simple_auth_manager_users": ",".join(f"{user}:{role}" for user, role in LOGINS.items()),
+                "simple_auth_manager_passwords_file": str(self.passwords_file),
+            },
+            "database": {"sql_alchemy_conn": metadata, "sql_alchemy_conn_async": metadata},
+            "dag_processor": {
+                "dag_bundle_config_list": json.dumps(
+                    [{"name": "nightshift", "classpath": "dags.bundle.DeclarationBundle", "kwargs": {}}]
+                ),
+                "refresh_interval": "10",
+                "min_file_process_interval": "10",
+                "bundle_refresh_check_interval": "5",
+                "dag_bundle_storage_path": str(self.home / "bundles"),
+            },
+            "api": {
+                "host": "127.0.0.1",
+                "port": str(self.port),
+                "base_url": self.url,
+                "secret_key": secrets["secret_key"],
+                "workers": "1",
+            },
+            "api_auth": {"jwt_secret": secrets["jwt_secret"]},
+            "workers": {"execution_api_timeout": "60"},
+            "usage_data_collection": {"enabled": "False"},
+        }
+        given = {
+            f"AIRFLOW__{section}__{name}".upper(): value
+            for section, pairs in settings.items()
+            for name, value in pairs.items()
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        own = {
+            "AIRFLOW_HOME": str(self.home),
+            "NIGHTSHIFT_HOME": str(self.env.settings.state),
+            "NIGHTSHIFT_PROJECT": str(self.env.project),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+        return inherited | given | own
+
+    def prepare(self) -> None:
+        """Migrate the metadata database and make the pool, once for each version of Airflow."""
+        self.env.server.start()
+        self.home.mkdir(parents=True, exist_ok=True)
+        stamp, made_by = self.home / "prepared", version("apache-airflow")
+        if stamp.exists() and stamp.read_text() == made_by:
+            return
+        self.env.server.create_database(DATABASE)
+        cpus = os.cpu_count() or 1
+        self._airflow("db", "migrate")
+        self._airflow("pools", "set", "nightshift", str(2 * cpus), "CPUs that nights may use at once")
+        stamp.write_text(made_by)
+
+    def passwords(self) -> Mapping[str, str]:
+        """The passwords by user name, made with the first call."""
+        if not self.passwords_file.exists():
+            _write_private(self.passwords_file, json.dumps({user: token_urlsafe(12) for user in LOGINS}))
+        passwords: dict[str, str] = json.loads(self.passwords_file.read_text())
+        return passwords
+
+    def run(self, when_healthy: Callable[[], None]) -> None:
+        """Run all components until one of them ends or somebody stops this process; none is left behind.
+
+        Raises UsageError when it runs already or the port is taken, FatalError when a component ends.
+        """
+        if self.processes():
+            raise UsageError(f"Airflow of {self.home} is running already; stop it with `make airflow-stop`")
+        self.passwords()
+        with self._stopped_in_the_end():
+            first = self._start("api-server")
+            _wait(self._is_healthy, first, "api-server", self.home)
+            others = {name: self._start(name) for name in COMPONENTS}
+            _wait(self._is_scheduling, others["scheduler"], "scheduler", self.home)
+            when_healthy()
+            _until_one_ends({"api-server": first, **others}, self.home)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that was started with our AIRFLOW_HOME, this one left out."""
+        return [process for process in psutil.process_iter() if _is_of(process, self.home)]
+
+    def stop(self) -> int:
+        """End every process of it, how ever it was started; how many there were."""
+        found = self.processes()
+        _signal(found, signal.SIGTERM)
+        psutil.wait_procs(found, timeout=_GRACE)
+        while left := self.processes():
+            _signal(left, signal.SIGKILL)
+            psutil.wait_procs(left, timeout=_GRACE)
+        return len(found)
+
+    @property
+    def passwords_file(self) -> Path:
+        """Kept for its owner alone."""
+        return self.home / "passwords.json"
+
+    def _secrets(self) -> dict[str, str]:
+        from base64 import urlsafe_b64encode
+
+        file = self.home / "secrets.json"
+        if not file.exists():
+            self.home.mkdir(parents=True, exist_ok=True)
+            names = ("fernet_key", "jwt_secret", "secret_key")
+            made = {name: urlsafe_b64encode(token_bytes(32)).decode() for name in names}
+            _write_private(file, json.dumps(made))
+        secrets: dict[str, str] = json.loads(file.read_text())
+        return secrets
+
+    def _airflow(self, *words: str) -> None:
+        log = self._log(words[0])
+        with log.open("ab") as output:
+            done = subprocess.run(
+                ["airflow", *words], env=self.variables(), stdout=output, stderr=output, check=False
+            )
+        if done.returncode:
+            raise FatalError(f"`airflow {' '.join(words[:2])}` must succeed; it did not. See {log}")
+
+    def _start(self, component: str) -> subprocess.Popen[bytes]:
+        with self._log(component).open("ab") as output:
+            return subprocess.Popen(
+                ["airflow", component],
+                env=self.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _log(self, component: str) -> Path:
+        return _log_file(self.home, component)
+
+    @contextmanager
+    def _stopped_in_the_end(self) -> Iterator[None]:
+        def end(number: int, _: FrameType | None) -> None:
+            raise SystemExit(128 + number)
+
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+        try:
+            yield
+        except KeyboardInterrupt:
+            pass  # how people end it
+        finally:
+            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _is_healthy(self) -> bool:
+        return self._health() is not None
+
+    def _is_scheduling(self) -> bool:
+        health = self._health() or {}
+        return all(health.get(name, {}).get("status") == "healthy" for name in ("scheduler", "dag_processor"))
+
+    def _health(self) -> dict[str, dict[str, str]] | None:
+        address = f"http://127.0.0.1:{self.port}/api/v2/monitor/health"
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                health: dict[str, dict[str, str]] = json.load(answer)
+        except (OSError, urllib.error.URLError):
+            return None
+        return health
+
+
+def _log_file(home: Path, component: str) -> Path:
+    folder = home / "logs" / "components"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{component}.log"
+
+
+def _write_private(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(text, encoding="utf-8")
+
+
+def _is_of(process: psutil.Process, home: Path) -> bool:
+    try:
+        marked = process.environ().get("AIRFLOW_HOME") == str(home)
+        return bool(marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False  # ended meanwhile, or another user's
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _wait(healthy: Callable[[], bool], process: subprocess.Popen[bytes], name: str, home: Path) -> None:
+    until = time.monotonic() + _PATIENCE
+    while not healthy():
+        if process.poll() is not None:
+            raise _ended(name, home)
+        if time.monotonic() > until:
+            raise TransientError(
+                f"Airflow's {name} must be healthy within {_PATIENCE} s; see {_log_file(home, name)}"
+            )
+        time.sleep(0.5)
+
+
+def _until_one_ends(processes: Mapping[str, subprocess.Popen[bytes]], home: Path) -> None:
+    while True:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise _ended(name, home)
+        time.sleep(1)
+
+
+def _ended(name: str, home: Path) -> FatalError:
+    return FatalError(f"Airflow's {name} must stay up; it has ended. See {_log_file(home, name)}")
+
+
+def run_airflow(env: Environment, port: int, *, stop: bool, as_json: bool) -> None:
+    """`nightshift airflow`: until Ctrl-C, or the end of one that runs."""
+    from pipeline.cli.console import emit, err
+
+    local = LocalAirflow(env, port)
+    if stop:
+        count = local.stop()
+        emit({"stopped": count}, as_json=as_json, shown=f"Airflow is stopped, {count} processes ended")
+        return
+    new = not local.passwords_file.exists()
+    with err.status("Airflow: database") as status:
+        local.prepare()
+        status.update("Airflow: API server, DAG processor, scheduler, triggerer")
+
+        def told() -> None:
+            status.stop()
+            passwords = dict(local.passwords()) if new else {}
+            lines = [
+                f"Airflow is up at {local.url}; Ctrl-C ends it",
+                *(f"  login {user}  password {password}" for user, password in passwords.items()),
+                f"  passwords are kept in {local.passwords_file}",
+            ]
+            emit({"url": local.url, "passwords": passwords}, as_json=as_json, shown="\n".join(lines))
+
+        local.run(told)

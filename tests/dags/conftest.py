@@ -1,0 +1,8 @@
+"""What DAGs need: the toy project, and an Airflow over it."""
+
+from __future__ import annotations
+
+from support.airflow_here import airflow, airflow_template
+from support.toy import toy, toy_template
+
+__all__ = ["airflow", "airflow_template", "toy", "toy_template"]
