@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import reduce
 from operator import and_
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import (
     DAG,
     Asset,
-    CronPartitionTimetable,
     ExceptionRetryPolicy,
     Param,
     PartitionedAssetTimetable,
@@ -25,6 +24,7 @@ from airflow.sdk import (
 from dags import tasks
 from dags.notices import late_alert, notify_failure
 from dags.pods import pod_override
+from dags.timetable import BusinessDays
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def score_dag(job: Job) -> DAG:
         description=declared.description,
         doc_md=_documentation(job),
         schedule=_timetable(job),
-        start_date=_midnight(job, schedule.start),
-        end_date=_midnight(job, schedule.end) if schedule.end else None,
+        start_date=job.instants(Partition(schedule.start)).day_start,
         catchup=False,
         max_active_runs=_AT_ONCE,
         tags={"nightshift", job.name, owners.team},
@@ -95,7 +94,7 @@ def _tasks(job: Job) -> None:
     shards = _task(tasks.validate, **works)(run_name)
     scored = _task(tasks.score, map_index_template="shard {{ shard }}", **works)
     published = _task(tasks.publish, outlets=[asset], **works)(run_name)
-    reported = _task(tasks.report, trigger_rule=TriggerRule.NONE_FAILED)(run_name)
+    reported = _task(tasks.report, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)(run_name)
     chain(ready, run_name, extracted, shards)
     chain(scored.partial(run_name=run_name).expand(part=shards), published, reported)
 
@@ -106,16 +105,12 @@ def _task(function: Callable[..., Any], **settings: Any) -> Any:
 
 
 def _timetable(job: Job) -> Any:
-    """The business day is the partition key. At midnight: a later tick would drop a backfill's last day."""
+    """The business day is the partition key, of a scheduled night and of one that other jobs start."""
     schedule = job.declaration.schedule
     if schedule.after:
         assets = [predictions_asset(other) for other in schedule.after]
         return PartitionedAssetTimetable(assets=reduce(and_, assets))
-    return CronPartitionTimetable("0 0 * * *", timezone=schedule.timezone, key_format="%Y-%m-%d")
-
-
-def _midnight(job: Job, day: Any) -> datetime:
-    return job.instants(Partition(day)).day_start
+    return BusinessDays(schedule.timezone, schedule.end)
 
 
 def _form(job: Job) -> dict[str, Param]:

@@ -30,12 +30,24 @@ def notify_failure(context: Mapping[str, Any]) -> None:
     alerting.alert_failed(
         Environment(Settings()),
         dag_run.dag_id.removesuffix(_KIND),
-        Partition.parse(dag_run.partition_key) if dag_run.partition_key else None,
+        Partition.parse(day) if (day := _day(context)) else None,
         cause=f"{dag_run.run_id}#{dag_run.clear_number or 0}",
         trigger=TRIGGERS.get(run_type, "manual"),
         error_type=type(error).__name__ if error is not None else "ProcessDied",
         error_message=str(error) if error is not None else f"{where} ended without an error of its own",
     )
+
+
+def _day(context: Mapping[str, Any]) -> str | None:
+    """The day the DAG run is of; None where only its tasks could tell, and this process is none."""
+    dag_run, task_instance = context["dag_run"], context.get("ti")
+    if dag_run.partition_key:
+        return str(dag_run.partition_key)
+    given = context.get("params") or dag_run.conf or {}
+    if task_instance is not None and hasattr(task_instance, "xcom_pull"):
+        wanted = task_instance.xcom_pull(task_ids="resolve_day")
+        return wanted["day"] if wanted else given.get("day")
+    return given.get("day")
 
 
 def late_alert(job: Job) -> DeadlineAlert | None:

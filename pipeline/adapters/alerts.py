@@ -28,7 +28,9 @@ class Raised:
 def raise_once(
     connection: sa.Connection, notice: Notice, run_id: str | None, channel: str | None
 ) -> int | None:
-    """The number of the new alert; None where this cause of the day was raised already."""
+    """The number of the new alert; None where this cause of the day, or of any for none, was raised."""
+    if notice.day is None and _is_raised(connection, notice):
+        return None
     statement = insert(alerts).values(
         job=notice.job,
         day=notice.day,
@@ -41,6 +43,11 @@ def raise_once(
     )
     statement = statement.on_conflict_do_nothing(constraint="alerts_once")
     return connection.execute(statement.returning(alerts.c.alert_no)).scalar_one_or_none()
+
+
+def _is_raised(connection: sa.Connection, notice: Notice) -> bool:
+    same = (alerts.c.job == notice.job, alerts.c.kind == notice.kind, alerts.c.cause == notice.cause)
+    return connection.execute(sa.select(alerts.c.alert_no).where(*same)).first() is not None
 
 
 def claim(connection: sa.Connection, alert_no: int) -> Raised | None:

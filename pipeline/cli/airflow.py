@@ -22,8 +22,7 @@ from secrets import token_bytes, token_urlsafe
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import psutil
-
+from pipeline.cli.sessions import Sessions
 from pipeline.errors import FatalError, TransientError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ COMPONENTS = ("dag-processor", "scheduler", "triggerer")
 """What follows the API server; tasks of a scheduler without one fail."""
 
 _PATIENCE = 300  # seconds until a component is healthy on a busy machine
-_GRACE = 20  # seconds between asking a process to end and ending it
 _AT_ONCE = 4
 
 
@@ -50,7 +48,7 @@ class LocalAirflow:
 
     @property
     def home(self) -> Path:
-        """AIRFLOW_HOME; also the mark by which its processes are known."""
+        """AIRFLOW_HOME."""
         return self.env.settings.state / "airflow"
 
     @property
@@ -134,7 +132,7 @@ class LocalAirflow:
 
         Raises UsageError when it runs already or the port is taken, FatalError when a component ends.
         """
-        if self.processes():
+        if self.sessions.processes():
             raise UsageError(f"Airflow of {self.home} is running already; stop it with `make airflow-stop`")
         self.passwords()
         with self._stopped_in_the_end():
@@ -145,19 +143,10 @@ class LocalAirflow:
             when_healthy()
             _until_one_ends({"api-server": first, **others}, self.home)
 
-    def processes(self) -> list[psutil.Process]:
-        """Every process that was started with our AIRFLOW_HOME, this one left out."""
-        return [process for process in psutil.process_iter() if _is_of(process, self.home)]
-
-    def stop(self) -> int:
-        """End every process of it, how ever it was started; how many there were."""
-        found = self.processes()
-        _signal(found, signal.SIGTERM)
-        psutil.wait_procs(found, timeout=_GRACE)
-        while left := self.processes():
-            _signal(left, signal.SIGKILL)
-            psutil.wait_procs(left, timeout=_GRACE)
-        return len(found)
+    @property
+    def sessions(self) -> Sessions:
+        """The processes of it, whoever started them."""
+        return Sessions(self.home / "sessions.json")
 
     @property
     def passwords_file(self) -> Path:
@@ -186,15 +175,7 @@ class LocalAirflow:
             raise FatalError(f"`airflow {' '.join(words[:2])}` must succeed; it did not. See {log}")
 
     def _start(self, component: str) -> subprocess.Popen[bytes]:
-        with self._log(component).open("ab") as output:
-            return subprocess.Popen(
-                ["airflow", component],
-                env=self.variables(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        return self.sessions.start(["airflow", component], self.variables(), self._log(component))
 
     def _log(self, component: str) -> Path:
         return _log_file(self.home, component)
@@ -210,7 +191,7 @@ class LocalAirflow:
         except KeyboardInterrupt:
             pass  # how people end it
         finally:
-            self.stop()
+            self.sessions.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -243,22 +224,6 @@ def _write_private(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _is_of(process: psutil.Process, home: Path) -> bool:
-    try:
-        marked = process.environ().get("AIRFLOW_HOME") == str(home)
-        return bool(marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False  # ended meanwhile, or another user's
-
-
-def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        try:
-            process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
-
-
 def _wait(healthy: Callable[[], bool], process: subprocess.Popen[bytes], name: str, home: Path) -> None:
     until = time.monotonic() + _PATIENCE
     while not healthy():
@@ -289,7 +254,7 @@ def run_airflow(env: Environment, port: int, *, stop: bool, as_json: bool) -> No
 
     local = LocalAirflow(env, port)
     if stop:
-        count = local.stop()
+        count = local.sessions.stop()
         emit({"stopped": count}, as_json=as_json, shown=f"Airflow is stopped, {count} processes ended")
         return
     new = not local.passwords_file.exists()

@@ -60,7 +60,7 @@ def test_a_cause_of_a_day_is_raised_once_whatever_its_text(warehouse: Warehouse)
 
 @pytest.mark.parametrize(
     "other",
-    [{"job": "toys"}, {"day": date(2024, 1, 26)}, {"day": None}, {"kind": "late"}, {"cause": "score"}],
+    [{"job": "toys"}, {"day": date(2024, 1, 26)}, {"kind": "late"}, {"cause": "score"}],
 )
 def test_another_job_day_kind_or_cause_is_another_alert(warehouse: Warehouse, other: dict[str, Any]) -> None:
     assert raised(warehouse) is not None
@@ -70,6 +70,11 @@ def test_another_job_day_kind_or_cause_is_another_alert(warehouse: Warehouse, ot
 def test_a_cause_of_no_single_day_is_raised_once_too(warehouse: Warehouse) -> None:
     timeless = replace(NOTICE, day=None)
     assert [raised(warehouse, timeless) is None for _ in range(2)] == [False, True]
+
+
+def test_who_does_not_know_the_day_does_not_tell_again_what_is_told(warehouse: Warehouse) -> None:
+    assert raised(warehouse) is not None
+    assert raised(warehouse, replace(NOTICE, day=None)) is None
 
 
 def test_of_many_who_raise_a_cause_at_once_one_does(warehouse: Warehouse) -> None:

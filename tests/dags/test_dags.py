@@ -53,7 +53,8 @@ def test_a_night_runs_whole(airflow: Airflow) -> None:
         "status": "published", "degraded": False, "rows_in": 200, "rows_scored": 200, "rows_fallback": 0,
         "model_version": 1,
     }  # fmt: skip
-    assert f"toy {NIGHT.key}: published, model version 1 (current)" in told["note"]
+    (note,) = told["notes"]
+    assert f"toy {NIGHT.key}: published, model version 1 (current)" in note
 
 
 def test_a_large_night_is_shared_among_shards_that_say_which_they_are(airflow: Airflow) -> None:
@@ -74,7 +75,8 @@ def test_a_dry_run_tells_and_does_nothing(airflow: Airflow) -> None:
     assert told["state"] == "success"
     assert airflow.toy.runs() == []
     assert told["events"] == []
-    assert told["note"].startswith(f"Dry run: toy {NIGHT.key} would be scored by version 1 (current)")
+    (note,) = told["notes"]
+    assert f"Dry run: toy {NIGHT.key} would be scored by version 1 (current)" in note
 
 
 def test_a_fault_of_the_data_fails_at_once_and_its_owner_is_told_once(airflow: Airflow) -> None:
