@@ -23,6 +23,7 @@ from rich.table import Table
 
 from deploy import nights
 from deploy.api import Api
+from deploy.processes import listening
 from deploy.services import read_env, read_services
 from deploy.stack import Stack, running
 
@@ -109,7 +110,8 @@ def show(stack: Stack, variables: dict[str, str]) -> dict[str, Any]:
     with running(stack):
         err.print(_table(stack))
         services = {container.place.name: container.seconds for container in stack.containers}
-        return {"services": services, **_nights(stack, variables)}
+        addresses = sorted(listening(os.getpid()))
+        return {"services": services, "listening": addresses, **_nights(stack, variables)}
 
 
 def _nights(stack: Stack, variables: dict[str, str]) -> dict[str, Any]:

@@ -38,6 +38,16 @@ def _lives(process: psutil.Process) -> bool:
     return False
 
 
+def listening(pid: int) -> set[str]:
+    """The addresses on which the processes below one listen."""
+    return {
+        line.laddr.ip
+        for process in below(pid)
+        for line in process.net_connections("inet")
+        if line.status == psutil.CONN_LISTEN
+    }
+
+
 @dataclass(frozen=True)
 class Running:
     """A started command: the root of a tree of processes, in a session of its own, with a log."""
