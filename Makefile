@@ -37,6 +37,7 @@ bench: .venv/.installed  ## one night against a plain script, interleaved: make 
 fmt: .venv/.installed  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-clean:  ## stop the embedded server and remove the state of this clone
+clean:  ## stop the embedded servers and remove the state of this clone
 	@test ! -x $(BIN)/nightshift || $(BIN)/nightshift down
+	@test ! -x $(BIN)/nightshift -o ! -d .nightshift/live || NIGHTSHIFT_HOME=.nightshift/live $(BIN)/nightshift down
 	@rm -rf .nightshift

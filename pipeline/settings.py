@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Where the queries read from: any SQLAlchemy URL; the warehouse when unset."""
     registry_url: SecretStr | None = None
     """MLflow's database or server; the embedded server's database `registry` when unset."""
+    dags: Path | None = None
+    """A folder of further DAGs that the local Airflow runs beside the jobs', such as consumers of a day."""
     store: str | None = None
     """Files: a folder or a URL such as s3://bucket/prefix; `<home>/store` when unset."""
 

@@ -19,7 +19,7 @@ from pipeline.adapters.registry import Lineage, Registry
 from pipeline.adapters.versions import ModelVersion
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, UsageError
 from pipeline.job import Job
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
@@ -46,10 +46,11 @@ def train(
 ) -> ModelVersion:
     """Replay nights, fit, and register a version with all that a run needs to use it alone.
 
-    Raises FatalError when there is too little to learn from; DeclarationError or FeatureError before any
-    night is read.
+    Raises FatalError when there is too little to learn from; before any night is read, UsageError where
+    something is asked of the future, DeclarationError or FeatureError.
     """
     job = load_job(env.project, job_name)
+    _refuse_future(job, days, as_of, datetime.now(UTC))
     code = tree_code(env, job)
     nights = []
     for night in replay(env, job, code, days, as_of):
@@ -60,6 +61,14 @@ def train(
         settings = settings.model_copy(update={"seed": seed})
     candidate = fit(code, _together(job, nights), settings, job.declaration.model.output)
     return _register(env, job, candidate, nights, as_of)
+
+
+def _refuse_future(job: Job, days: Sequence[Partition], as_of: datetime, now: datetime) -> None:
+    """A source may hold what comes later already, as the live demo's does: nobody learns from it today."""
+    if as_of > now:
+        raise UsageError(f"--as-of must not lie in the future; got {as_of.isoformat()}")
+    if coming := [str(day) for day in days if job.instants(day).cutoff > now]:
+        raise UsageError(f"nights to learn from must have passed their cut-off; got {coming[0]}")
 
 
 def _together(job: Job, nights: Sequence[Replayed]) -> TrainingRows:

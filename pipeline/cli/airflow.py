@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from secrets import token_bytes, token_urlsafe
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.sessions import Sessions
 from pipeline.errors import FatalError, TransientError, UsageError
@@ -74,9 +74,7 @@ class LocalAirflow:
             },
             "database": {"sql_alchemy_conn": metadata, "sql_alchemy_conn_async": metadata},
             "dag_processor": {
-                "dag_bundle_config_list": json.dumps(
-                    [{"name": "nightshift", "classpath": "dags.bundle.DeclarationBundle", "kwargs": {}}]
-                ),
+                "dag_bundle_config_list": json.dumps(self._bundles()),
                 "refresh_interval": "10",
                 "min_file_process_interval": "10",
                 "bundle_refresh_check_interval": "5",
@@ -106,6 +104,14 @@ class LocalAirflow:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
         return inherited | given | own
+
+    def _bundles(self) -> list[dict[str, Any]]:
+        jobs = {"name": "nightshift", "classpath": "dags.bundle.DeclarationBundle", "kwargs": {}}
+        folder = self.env.settings.dags
+        if folder is None:
+            return [jobs]
+        local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+        return [jobs, {"name": "more", "classpath": local, "kwargs": {"path": str(folder.absolute())}}]
 
     def prepare(self) -> None:
         """Migrate the metadata database and make the pool, once for each version of Airflow."""

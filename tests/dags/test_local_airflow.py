@@ -1,0 +1,109 @@
+"""`make airflow` as its operator sees it: a browser, a viewer, a consumer, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from support.local_airflow import DAG, Local, running, until
+from support.toy import Template
+
+from pipeline.cli.airflow import LocalAirflow
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+
+DAYS = ["2024-01-22", "2024-01-23", "2024-01-24"]
+
+
+@pytest.fixture(scope="module")
+def local(toy_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    with toy_template.copy(tmp_path_factory.mktemp("local")) as toy, running(toy) as started:
+        started.until_parsed(DAG, "consumer")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(local: Local) -> Iterator[Page]:
+    """A browser that is logged in as the admin."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(local.url)
+        page.fill("input[name=username]", "admin")
+        page.fill("input[name=password]", local.passwords["admin"])
+        page.keyboard.press("Enter")
+        yield page
+        browser.close()
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a screenshot where CI collects them, outside the repository."""
+    folder = os.environ.get("CI_ARTIFACTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_a_backfill_of_three_days_from_the_dialog_publishes_them(local: Local, page: Page) -> None:
+    page.goto(f"{local.url}/dags/{DAG}")
+    page.get_by_test_id("trigger-dag-button").click()
+    page.get_by_role("dialog").get_by_text("Backfill", exact=True).click()
+    for number, day in enumerate((DAYS[0], DAYS[-1])):
+        page.get_by_test_id("datetime-input").nth(number).click()
+        page.locator("input[placeholder='YYYY/MM/DD']:visible").fill(day.replace("-", "/"))
+        page.locator("input[placeholder='HH:mm']:visible").fill("00:00")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+    expect(page.get_by_text("3 runs will be triggered")).to_be_visible(timeout=30_000)
+    picture(page, "backfill-dialog")
+    with page.expect_response("**/api/v2/backfills") as answer:
+        page.get_by_role("button", name="Run Backfill").click()
+    assert answer.value.status == 200
+    until(lambda: [run["state"] for run in local.dag_runs()] == ["success"] * 3, 400)
+    page.goto(f"{local.url}/dags/{DAG}")
+    page.wait_for_timeout(3000)
+    picture(page, "backfill-done")
+    assert [run["partition_key"] for run in local.dag_runs()] == DAYS
+    assert all("published, model version 1" in run["note"] for run in local.dag_runs())
+    seen = local.toy.query("select day::text, count(*) from predictions.toy group by day order by day")
+    assert seen == [(day, 200) for day in DAYS]
+    assert {run["trigger"] for run in local.toy.runs()} == {"backfill"}
+
+
+def test_each_published_day_starts_its_consumer(local: Local) -> None:
+    until(lambda: [run["state"] for run in local.dag_runs("consumer")] == ["success"] * 3, 120)
+    assert sorted(run["partition_key"] for run in local.dag_runs("consumer")) == DAYS
+
+
+def test_a_completed_backfill_again_leaves_one_published_run_a_day(local: Local) -> None:
+    asked = {
+        "dag_id": DAG, "from_date": f"{DAYS[0]}T00:00:00Z", "to_date": f"{DAYS[0]}T00:00:00Z",
+        "reprocess_behavior": "completed", "max_active_runs": 2, "dag_run_conf": {"model": "2"},
+    }  # fmt: skip
+    before = len(local.toy.runs())
+    local.call("POST", "/backfills", asked)
+    until(lambda: len(local.toy.runs()) > before and local.toy.last_run()["status"] == "published", 240)
+    assert (local.toy.last_run()["model_version"], local.toy.last_run()["trigger"]) == (2, "backfill")
+    shown = "select count(*) from nightshift.publications where day = %s and superseded_at is null"
+    assert local.toy.query(shown, DAYS[0]) == [(1,)]
+    assert local.toy.query("select count(*) from predictions.toy where day = %s", DAYS[0]) == [(200,)]
+
+
+def test_a_viewer_may_look_and_not_start(local: Local) -> None:
+    assert local.call("GET", f"/dags/{DAG}", user="viewer")["dag_id"] == DAG
+    asked = {"logical_date": None, "partition_key": DAYS[0]}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        local.call("POST", f"/dags/{DAG}/dagRuns", asked, user="viewer")
+    assert refused.value.code == 403
+
+
+def test_the_stop_leaves_no_process_behind(local: Local) -> None:
+    sessions = LocalAirflow(local.toy.env, local.port).sessions
+    assert sessions.processes()
+    local.process.terminate()
+    local.process.wait(90)
+    assert sessions.processes() == []

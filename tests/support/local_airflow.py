@@ -1,0 +1,135 @@
+"""`nightshift airflow` as an operator starts it, over a copy of the toy project, and how to talk to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from support.toy import Toy
+
+DAG = "toy__score"
+NIGHTSHIFT = Path(sys.executable).with_name("nightshift")
+CONSUMER = Path(__file__).with_name("consumer")
+FINISHED = ("success", "failed")
+
+
+@dataclass(frozen=True)
+class Local:
+    """A running local Airflow."""
+
+    toy: Toy
+    process: subprocess.Popen[str]
+    port: int
+    passwords: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def call(self, method: str, path: str, body: object = None, user: str = "admin") -> Any:
+        """What the public API answers; raises HTTPError where it refuses."""
+        return self._open(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token(user)}"})
+
+    def _token(self, user: str) -> str:
+        login = {"username": user, "password": self.passwords[user]}
+        return str(self._open("POST", "/auth/token", login, {})["access_token"])
+
+    def _open(self, method: str, path: str, body: object, headers: dict[str, str]) -> Any:
+        request = urllib.request.Request(
+            self.url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", **headers},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def until_parsed(self, *dag_ids: str) -> None:
+        """Wait for the DAG processor, then let the DAGs run."""
+        until(lambda: {dag["dag_id"] for dag in self.call("GET", "/dags")["dags"]} >= set(dag_ids))
+        for dag_id in dag_ids:
+            self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    def trigger(self, day: str) -> str:
+        """Start one night; the DAG run's name."""
+        asked = {"logical_date": None, "partition_key": day}
+        return str(self.call("POST", f"/dags/{DAG}/dagRuns", asked)["dag_run_id"])
+
+    def dag_runs(self, dag_id: str = DAG) -> list[dict[str, Any]]:
+        """All DAG runs, the oldest first."""
+        runs: list[dict[str, Any]] = self.call("GET", f"/dags/{dag_id}/dagRuns?order_by=run_after")[
+            "dag_runs"
+        ]
+        return runs
+
+    def tasks(self, run: str) -> dict[str, dict[str, Any]]:
+        """The task instances of a DAG run by name; a shard's is the last one."""
+        found = self.call("GET", f"/dags/{DAG}/dagRuns/{quote(run)}/taskInstances")["task_instances"]
+        return {task["task_id"]: task for task in found}
+
+    def until_finished(self, run: str, seconds: float = 240) -> dict[str, Any]:
+        """The DAG run once it has ended; calls that a restart interrupts are made again."""
+
+        def ended() -> dict[str, Any] | None:
+            try:
+                found: dict[str, Any] = self.call("GET", f"/dags/{DAG}/dagRuns/{quote(run)}")
+            except OSError:
+                return None
+            return found if found["state"] in FINISHED else None
+
+        return dict(until(ended, seconds))
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """What the condition gives once that is true; AssertionError when it takes longer."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not within {seconds} s: {condition}")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(toy: Toy) -> Iterator[Local]:
+    """Start it, and end it as Ctrl-C does."""
+    port = free_port()
+    process = subprocess.Popen(
+        [str(NIGHTSHIFT), "airflow", "--port", str(port), "--json"],
+        env={**os.environ, **toy.variables, "NIGHTSHIFT_DAGS": str(CONSUMER)},
+        stdout=subprocess.PIPE,
+        stderr=None,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, "it ended before it was up"
+            yield Local(toy, process, port, json.loads(line)["passwords"])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(90)
+            toy.env.server.remove()
