@@ -189,5 +189,6 @@ def running(stack: Stack) -> Iterator[Stack]:
         stack.up()
         yield stack
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the stopping
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not stop the stopping
+            signal.signal(number, signal.SIG_IGN)
         stack.down()
