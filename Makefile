@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak bench fmt clean
+.PHONY: help demo env compose-local test check soak bench fmt clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 help:  ## list the verbs
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.installed: requirements.lock pyproject.toml .ci/install
 	@.ci/install
@@ -14,11 +14,19 @@ help:  ## list the verbs
 demo: .venv/.installed  ## run a whole real night on the flights of 2013
 	@$(BIN)/nightshift demo
 
-test: .venv/.installed  ## all tests, on real parts
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak" --durations=15
+env:  ## write .env with fresh secrets for docker compose; one that is there stays
+	@.ci/env
 
-check: .venv/.installed  ## ruff, strict mypy, import rules
+compose-local: .venv/.installed  ## run docker-compose.yml without an engine: nights, a backfill, a killed worker
+	@PYTHONPATH=tests $(BIN)/python -m deploy $(ARGS)
+
+test: .venv/.installed  ## all tests, on real parts
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not soak and not compose" --durations=15
+	@$(BIN)/pytest -m compose --durations=0
+
+check: .venv/.installed  ## ruff, strict mypy, import rules, Dockerfile and compose file
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 soak: .venv/.installed  ## what is too long for every push: a year's replay, hundreds of kills
 	@$(BIN)/pytest -m soak --durations=0 --timeout=7200
