@@ -54,7 +54,7 @@ def asked(job: Job, dag_run: Any, params: Mapping[str, Any], now: datetime) -> A
         )
     return Asked(
         day=partition.key,
-        policy=str(params.get("model") or _default_policy(job, trigger)),
+        policy=str(params.get("version") or params.get("model") or _default_policy(job, trigger)),
         trigger=trigger,
         by=f"{dag_run.triggering_user_name or 'airflow'}, {dag_run.run_id}",
         dry_run=bool(params.get("dry_run")) and trigger == "manual",

@@ -126,11 +126,18 @@ def _form(job: Job) -> dict[str, Param]:
         "model": Param(
             None,
             type=["null", "string"],
+            enum=[None, "current", "as-of"],
             title="Model",
-            examples=["current", "as-of"],
             description_md="`current`: the champion now. `as-of`: the champion at the day's cut-off. "
-            "Or a version's number. Left empty: current, in a backfill as the declaration says "
+            "Left empty: current, in a backfill as the declaration says "
             f"({job.declaration.model.backfill_policy}).",
+        ),
+        "version": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Model version",
+            description_md="A version of the model instead, by its number.",
         ),
         "dry_run": Param(
             False,

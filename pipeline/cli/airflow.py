@@ -22,6 +22,8 @@ from secrets import token_bytes, token_urlsafe
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from pipeline.cli.sessions import Sessions
 from pipeline.errors import FatalError, TransientError, UsageError
 from pipeline.settings import PROJECT
@@ -38,6 +40,10 @@ COMPONENTS = ("dag-processor", "scheduler", "triggerer")
 
 _PATIENCE = 300  # seconds until a component is healthy on a busy machine
 _AT_ONCE = 4
+_MOST_ENDS, _WINDOW = 5, 600
+"""How often a component may end within so many seconds before all is given up."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,10 @@ class LocalAirflow:
         return passwords
 
     def run(self, when_healthy: Callable[[], None]) -> None:
-        """Run all components until one of them ends or somebody stops this process; none is left behind.
+        """Run all components until somebody stops this process; none is left behind.
 
-        Raises UsageError when it runs already or the port is taken, FatalError when a component ends.
+        A component that ends is started again, and so is the database. Raises UsageError when it runs
+        already, FatalError when a component does not come up or keeps ending.
         """
         if self.sessions.processes():
             raise UsageError(f"Airflow of {self.home} is running already; stop it with `make airflow-stop`")
@@ -148,7 +155,28 @@ class LocalAirflow:
             others = {name: self._start(name) for name in COMPONENTS}
             _wait(self._is_scheduling, others["scheduler"], "scheduler", self.home)
             when_healthy()
-            _until_one_ends({"api-server": first, **others}, self.home)
+            self._keep_up({"api-server": first, **others})
+
+    def _keep_up(self, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+        ends: dict[str, list[float]] = {name: [] for name in processes}
+        while True:
+            self._database_up()
+            for name, process in processes.items():
+                if process.poll() is None:
+                    continue
+                now = time.monotonic()
+                ends[name] = [*(end for end in ends[name] if end > now - _WINDOW), now]
+                if len(ends[name]) > _MOST_ENDS:
+                    raise _ended(name, self.home)
+                log.warning("started again", component=name, code=process.returncode)
+                processes[name] = self._start(name)
+            time.sleep(1)
+
+    def _database_up(self) -> None:
+        try:
+            self.env.server.start()
+        except TransientError as error:  # on its way: looked at again in a second
+            log.warning("database not up yet", error=str(error))
 
     @property
     def sessions(self) -> Sessions:
@@ -241,14 +269,6 @@ def _wait(healthy: Callable[[], bool], process: subprocess.Popen[bytes], name: s
                 f"Airflow's {name} must be healthy within {_PATIENCE} s; see {_log_file(home, name)}"
             )
         time.sleep(0.5)
-
-
-def _until_one_ends(processes: Mapping[str, subprocess.Popen[bytes]], home: Path) -> None:
-    while True:
-        for name, process in processes.items():
-            if process.poll() is not None:
-                raise _ended(name, home)
-        time.sleep(1)
 
 
 def _ended(name: str, home: Path) -> FatalError:

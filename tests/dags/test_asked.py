@@ -102,6 +102,8 @@ def test_a_backfill_takes_the_declared_policy(job: Job, declared: str | int) -> 
 def test_the_runs_own_configuration_may_choose_another_policy(job: Job, run_type: str) -> None:
     asks = asked(job, DagRun(run_type, "2013-05-02"), {"model": "as-of"}, AFTER_CUTOFF)
     assert asks.policy == "as-of"
+    asks = asked(job, DagRun(run_type, "2013-05-02"), {"model": "as-of", "version": 2}, AFTER_CUTOFF)
+    assert asks.policy == "2"
 
 
 def test_only_people_try_without_doing(job: Job) -> None:

@@ -90,7 +90,7 @@ def test_a_fault_of_the_data_fails_at_once_and_its_owner_is_told_once(airflow: A
 
 
 def test_a_model_policy_may_be_chosen(airflow: Airflow) -> None:
-    night(airflow, model="2")
+    night(airflow, version=2)
     (run,) = airflow.toy.runs()
     assert (run["model_version"], run["model_policy"]) == (2, "2")
 

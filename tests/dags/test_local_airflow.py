@@ -36,6 +36,7 @@ def page(local: Local) -> Iterator[Page]:
         page.fill("input[name=username]", "admin")
         page.fill("input[name=password]", local.passwords["admin"])
         page.keyboard.press("Enter")
+        page.wait_for_url(f"{local.url}/")
         yield page
         browser.close()
 
@@ -82,7 +83,7 @@ def test_each_published_day_starts_its_consumer(local: Local) -> None:
 def test_a_completed_backfill_again_leaves_one_published_run_a_day(local: Local) -> None:
     asked = {
         "dag_id": DAG, "from_date": f"{DAYS[0]}T00:00:00Z", "to_date": f"{DAYS[0]}T00:00:00Z",
-        "reprocess_behavior": "completed", "max_active_runs": 2, "dag_run_conf": {"model": "2"},
+        "reprocess_behavior": "completed", "max_active_runs": 2, "dag_run_conf": {"version": 2},
     }  # fmt: skip
     before = len(local.toy.runs())
     local.call("POST", "/backfills", asked)
