@@ -76,6 +76,10 @@ class Local:
         ]
         return runs
 
+    def backfills(self) -> list[dict[str, Any]]:
+        """All backfills of the DAG."""
+        return list(self.call("GET", f"/backfills?dag_id={DAG}")["backfills"])
+
     def tasks(self, run: str) -> dict[str, dict[str, Any]]:
         """The task instances of a DAG run by name; a shard's is the last one."""
         found = self.call("GET", f"/dags/{DAG}/dagRuns/{quote(run)}/taskInstances")["task_instances"]
