@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
-from support.local_airflow import DAG, Local, running, until
+from support.local_airflow import DAG, Local, Refused, running, until
 from support.toy import Template
 
 from pipeline.cli.airflow import LocalAirflow
@@ -101,7 +100,7 @@ def test_a_completed_backfill_again_leaves_one_published_run_a_day(local: Local)
 def test_a_viewer_may_look_and_not_start(local: Local) -> None:
     assert local.call("GET", f"/dags/{DAG}", user="viewer")["dag_id"] == DAG
     asked = {"logical_date": None, "partition_key": DAYS[0]}
-    with pytest.raises(urllib.error.HTTPError) as refused:
+    with pytest.raises(Refused) as refused:
         local.call("POST", f"/dags/{DAG}/dagRuns", asked, user="viewer")
     assert refused.value.code == 403
 

@@ -26,6 +26,14 @@ CONSUMER = Path(__file__).with_name("consumer")
 FINISHED = ("success", "failed")
 
 
+class Refused(OSError):
+    """The API said no; `code` is HTTP's."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"refused with {code}")
+        self.code = code
+
+
 @dataclass(frozen=True)
 class Local:
     """A running local Airflow."""
@@ -41,7 +49,7 @@ class Local:
         return f"http://127.0.0.1:{self.port}"
 
     def call(self, method: str, path: str, body: object = None, user: str = "admin") -> Any:
-        """What the public API answers; raises HTTPError where it refuses."""
+        """What the public API answers; raises Refused where it says no."""
         return self._open(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token(user)}"})
 
     def _token(self, user: str) -> str:
@@ -55,8 +63,12 @@ class Local:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", **headers},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise Refused(error.code) from None
 
     def until_parsed(self, *dag_ids: str) -> None:
         """Wait for the DAG processor, then let the DAGs run."""
