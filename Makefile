@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo env compose-local test check soak bench fmt clean
+.PHONY: help demo airflow airflow-stop env compose-local test check soak bench fmt clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -13,6 +13,19 @@ help:  ## list the verbs
 
 demo: .venv/.installed  ## run a whole real night on the flights of 2013
 	@$(BIN)/nightshift demo
+
+airflow: .venv/.installed  ## Airflow at http://localhost:8080 until Ctrl-C; LIVE=1: on flights of today
+ifdef LIVE
+	@$(BIN)/nightshift demo --live
+	@NIGHTSHIFT_HOME=.nightshift/live NIGHTSHIFT_PROJECT=.nightshift/live/project $(BIN)/nightshift airflow
+else
+	@$(BIN)/nightshift demo
+	@$(BIN)/nightshift airflow
+endif
+
+airflow-stop:  ## end that Airflow, with every process of it
+	@$(BIN)/nightshift airflow --stop
+	@test ! -d .nightshift/live || NIGHTSHIFT_HOME=.nightshift/live $(BIN)/nightshift airflow --stop
 
 env:  ## write .env with fresh secrets for docker compose; one that is there stays
 	@.ci/env
@@ -38,6 +51,7 @@ fmt: .venv/.installed  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## stop the embedded servers and remove the state of this clone
+	@test ! -x $(BIN)/nightshift || $(MAKE) -s airflow-stop
 	@test ! -x $(BIN)/nightshift || $(BIN)/nightshift down
 	@test ! -x $(BIN)/nightshift -o ! -d .nightshift/live || NIGHTSHIFT_HOME=.nightshift/live $(BIN)/nightshift down
 	@rm -rf .nightshift

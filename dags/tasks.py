@@ -102,12 +102,14 @@ def publish(run_name: str) -> None:
 
 
 def report(run_name: str) -> None:
-    """Tell what became of the run."""
-    from pipeline import steps
+    """Tell what became of the run, and what no channel took before."""
+    from pipeline import alerting, steps
 
     context: Any = get_current_context()
     env = _environment()
-    context["ti"].xcom_push(key=NOTE, value=steps.note(env, steps.run_named(env, run_name)))
+    run = steps.run_named(env, run_name)
+    context["ti"].xcom_push(key=NOTE, value=steps.note(env, run))
+    alerting.retry_undelivered(env, run.job)
 
 
 def _job(name: str) -> Job:

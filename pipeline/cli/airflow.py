@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -273,6 +273,13 @@ def _wait(healthy: Callable[[], bool], process: subprocess.Popen[bytes], name: s
 
 def _ended(name: str, home: Path) -> FatalError:
     return FatalError(f"Airflow's {name} must stay up; it has ended. See {_log_file(home, name)}")
+
+
+def run_command(env: Environment, port: int, words: Sequence[str]) -> int:
+    """`nightshift airflow WORDS…`: the exit code of Airflow's own command."""
+    local = LocalAirflow(env, port)
+    local.prepare()
+    return subprocess.run(["airflow", *words], env=local.variables(), check=False).returncode
 
 
 def run_airflow(env: Environment, port: int, *, stop: bool, as_json: bool) -> None:

@@ -100,18 +100,27 @@ def down(as_json: AsJson = False) -> None:
     )
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @guarded
 def airflow(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMMAND]...", help="A command of Airflow's own, such as: backfill create …"),
+    ] = None,
     stop: Annotated[
         bool, typer.Option("--stop", help="End one that runs, with every process of it.")
     ] = False,
     port: Annotated[int, typer.Option(help="Where the web page is.")] = 8080,
     as_json: AsJson = False,
 ) -> None:
-    """Run Airflow on this machine until Ctrl-C, with the embedded PostgreSQL; prints the login once."""
-    from pipeline.cli.airflow import run_airflow
+    """Run Airflow on this machine until Ctrl-C, with the embedded PostgreSQL; prints the login once.
 
+    With a command: run that one of Airflow's own over the same database.
+    """
+    from pipeline.cli.airflow import run_airflow, run_command
+
+    if words:
+        raise typer.Exit(run_command(_environment(), port, words))
     run_airflow(_environment(), port, stop=stop, as_json=as_json)
 
 
