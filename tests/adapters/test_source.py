@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time as clock
 import traceback
 from collections.abc import Iterator
@@ -376,7 +377,10 @@ def test_a_number_that_no_snapshot_can_take_is_told_by_its_column(duckdb_url: st
     )
 
 
-def test_a_python_module_that_a_driver_misses_is_told(duckdb_url: str) -> None:
+def test_a_python_module_that_a_driver_misses_is_told(
+    duckdb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytz", None)
     error = failure(duckdb_url, "select zoned from t")
     assert type(error) is ExtractError
     assert "'pytz' is missing" in str(error)

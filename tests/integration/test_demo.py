@@ -115,7 +115,7 @@ def shown_commands() -> list[str]:
     return [
         command.replace(".venv/bin/", "")
         for command in (*session, *commands)
-        if not command.startswith("make")
+        if not command.startswith(("make", "docker"))
     ]
 
 
