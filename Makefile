@@ -41,8 +41,9 @@ check: .venv/.installed  ## ruff, strict mypy, import rules, Dockerfile and comp
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-soak: .venv/.installed  ## what is too long for every push: a year's replay, hundreds of kills
+soak: .venv/.installed  ## what is too long for every push: a year's replay, kills, benches
 	@$(BIN)/pytest -m soak --durations=0 --timeout=7200
+	@$(BIN)/python tests/bench/bench.py --rows 1000000 --rows 10000000
 
 bench: .venv/.installed  ## one night against a plain script, interleaved: make bench ARGS="--rows 1000000 --json"
 	@$(BIN)/python tests/bench/bench.py $(ARGS)

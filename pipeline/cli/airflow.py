@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from pipeline.adapters.embedded.ports import is_free
 from pipeline.cli.sessions import Sessions
 from pipeline.errors import FatalError, TransientError, UsageError
 from pipeline.settings import PROJECT
@@ -144,10 +145,14 @@ class LocalAirflow:
         """Run all components until somebody stops this process; none is left behind.
 
         A component that ends is started again, and so is the database. Raises UsageError when it runs
-        already, FatalError when a component does not come up or keeps ending.
+        already or its port is taken, FatalError when a component does not come up or keeps ending.
         """
         if self.sessions.processes():
             raise UsageError(f"Airflow of {self.home} is running already; stop it with `make airflow-stop`")
+        if not is_free(self.port):
+            raise UsageError(
+                f"port {self.port} must be free for Airflow; somebody listens. Choose with --port"
+            )
         self.passwords()
         with self._stopped_in_the_end():
             first = self._start("api-server")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from support.local_airflow import DAG, Local, Refused, running, until
-from support.toy import Template
+from support.toy import NIGHT, Template
 
 from pipeline.cli.airflow import LocalAirflow
 
@@ -95,6 +95,28 @@ def test_a_completed_backfill_again_leaves_one_published_run_a_day(local: Local)
     shown = "select count(*) from nightshift.publications where day = %s and superseded_at is null"
     assert local.toy.query(shown, DAYS[0]) == [(1,)]
     assert local.toy.query("select count(*) from predictions.toy where day = %s", DAYS[0]) == [(200,)]
+
+
+def test_a_run_that_a_newer_one_overtakes_ends_green_and_clearing_plan_makes_a_new_run(local: Local) -> None:
+    local.toy.night(NIGHT.next())  # the imports are done: the newer run is the quicker one
+    dag_run = local.trigger(NIGHT.key)
+    until(lambda: local.tasks(dag_run)["plan"]["state"] == "success")
+    newer = local.toy.night()
+    ended = local.until_finished(dag_run)
+    assert (ended["state"], local.tasks(dag_run)["publish"]["state"]) == ("success", "skipped")
+    assert "superseded" in ended["note"]
+    assert {row["run_id"] for row in local.toy.published()} == {newer["run_id"]}
+    again = {"task_ids": ["plan"], "dag_run_id": dag_run, "include_downstream": True, "dry_run": False}
+    local.call("POST", f"/dags/{DAG}/clearTaskInstances", {**again, "only_failed": False})
+    until(
+        lambda: (
+            local.toy.last_run()["token"] > newer["token"] and local.toy.last_run()["status"] == "published"
+        )
+    )
+    assert {row["run_id"] for row in local.toy.published()} == {local.toy.last_run()["run_id"]}
+    assert [run["status"] for run in local.toy.runs() if run["day"] == NIGHT.day] == [
+        "superseded", "published", "published",
+    ]  # fmt: skip
 
 
 def test_a_viewer_may_look_and_not_start(local: Local) -> None:
