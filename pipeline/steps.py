@@ -175,7 +175,8 @@ def validate(env: Environment, run: Run) -> None:
 def parts(env: Environment, run: Run) -> list[int]:
     """The numbers of the shards that a run's snapshot was divided into."""
     with env.engine.connect() as connection:
-        return list(range(ledger.record(connection, run.run_no)["parts"]))
+        # None where a newer run overtook this one before its extract: then no shard has anything to do.
+        return list(range(ledger.record(connection, run.run_no)["parts"] or 1))
 
 
 def score(env: Environment, run: Run, part: int = 0) -> None:
