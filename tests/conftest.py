@@ -21,7 +21,10 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 
-_LONGEST = ("test_compose_local.py", "test_demo.py", "test_dags.py", "test_live.py", "test_fence.py")
+_LONGEST = (
+    "test_compose_local.py", "test_local_airflow.py", "test_demo.py", "test_dags.py", "test_live.py",
+    "test_fence.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

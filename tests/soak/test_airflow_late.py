@@ -20,8 +20,11 @@ def test_a_night_that_has_not_published_by_its_deadline_raises_an_alert(toy: Toy
     today = datetime.now(ZoneInfo("Europe/Berlin")).date()
     with running(toy) as local:
         local.until_parsed(DAG)
-        run = local.trigger(today.isoformat())
-        assert local.until_finished(run)["state"] == "failed"  # there are no rows of today
-        alerts = until(lambda: toy.query("select kind, day from nightshift.alerts where kind = 'late'"), 240)
-    assert alerts == [("late", today)]
-    assert toy.query("select count(*) from nightshift.alerts where kind = 'failed'") == [(1,)]
+        (scheduled,) = until(local.dag_runs)
+        ended = local.until_finished(scheduled["dag_run_id"])
+        late = until(lambda: toy.query("select day from nightshift.alerts where kind = 'late'"), 240)
+    assert (scheduled["run_type"], scheduled["partition_key"]) == ("scheduled", today.isoformat())
+    assert ended["state"] == "failed"  # there are no rows of today
+    assert late == [(today,)]
+    assert toy.query("select day from nightshift.alerts where kind = 'failed'") == [(today,)]
+    assert {run["trigger"] for run in toy.runs()} == {"scheduled"}
