@@ -338,11 +338,9 @@ def _retried(step: Callable[[Environment, T], R], env: Environment, subject: T) 
 
 def _warm_up() -> None:
     # Seconds of imports beside the extract. No daemon: one that is cut off at exit aborts the process.
-    from pipeline.adapters import models
-    from pipeline.scoring import validate
+    from pipeline.scoring.validate import warm_up
 
-    validate.warm_up()
-    models.warm_up()
+    warm_up()
 
 
 @contextmanager
