@@ -17,8 +17,10 @@ import duckdb
 import pandas as pd
 import psycopg
 import pytest
+from support.airflow_here import airflow_variables, told_by_runner
 
 from pipeline.adapters.embedded import EmbeddedServer
+from pipeline.declaration import job_names
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -62,6 +64,18 @@ def test_the_demo_publishes_every_flight_of_its_night_once(home: Path) -> None:
     )
     with psycopg.connect(url(home, "analyst")) as connection:
         assert connection.execute(counted).fetchone() == (964, 964)
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize("job", job_names(PROJECT))
+def test_every_declared_job_runs_as_a_dag(
+    home: Path, airflow_metadata: str, tmp_path: Path, job: str
+) -> None:
+    variables = airflow_variables(tmp_path, airflow_metadata) | {"NIGHTSHIFT_HOME": str(home)}
+    told = told_by_runner(variables, "test", f"{job}__score", json.dumps({"day": "2013-05-09"}))
+    assert (told["state"], set(told["tasks"].values())) == ("success", {"success"})
+    (event,) = told["events"]
+    assert (event["partition"], event["status"]) == ("2013-05-09", "published")
 
 
 def test_a_second_demo_is_quick_and_changes_nothing(home: Path) -> None:

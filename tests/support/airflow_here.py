@@ -32,17 +32,22 @@ class Airflow:
 
     def run(self, *words: str) -> dict[str, Any]:
         """What the runner prints: see airflow_runner.py."""
-        done = subprocess.run(
-            [sys.executable, str(RUNNER), *words],
-            env=self.variables,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return told
+        return told_by_runner(self.variables, *words)
+
+
+def told_by_runner(variables: dict[str, str], *words: str) -> dict[str, Any]:
+    """What airflow_runner.py prints in a process with these variables."""
+    done = subprocess.run(
+        [sys.executable, str(RUNNER), *words],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 def airflow_variables(home: Path, metadata_url: str) -> dict[str, str]:
@@ -77,12 +82,17 @@ def airflow_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def airflow(toy: Toy, server: EmbeddedServer, airflow_template: str, tmp_path: Path) -> Iterator[Airflow]:
-    """Airflow over a fresh toy project."""
+def airflow_metadata(server: EmbeddedServer, airflow_template: str) -> Iterator[str]:
+    """The URL of a fresh metadata database."""
     name = f"airflow_{uuid4().hex[:12]}"
     copy = SQL("create database {} template {}").format(Identifier(name), Identifier(airflow_template))
     with psycopg.connect(server.url("registry"), autocommit=True) as connection:
         connection.execute(copy)
-    variables = airflow_variables(tmp_path / "airflow", server.url(name))
-    yield Airflow(toy, variables | toy.variables)
+    yield server.url(name)
     server.drop_database(name)
+
+
+@pytest.fixture
+def airflow(toy: Toy, airflow_metadata: str, tmp_path: Path) -> Airflow:
+    """Airflow over a fresh toy project."""
+    return Airflow(toy, airflow_variables(tmp_path / "airflow", airflow_metadata) | toy.variables)
