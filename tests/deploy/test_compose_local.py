@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_nights_through_the_compose_file_are_published_once(project: Path, image
 
 def test_ctrl_c_leaves_no_process_behind(project: Path, image: Path) -> None:
     with compose_local(project, image, "--up") as program:
-        while not any(process.name() == "redis-server" for process in left()):
+        while not any("redis-server" in " ".join(process.info["cmdline"] or ()) for process in left()):
             time.sleep(0.2)
         program.send_signal(signal.SIGINT)
         program.communicate(timeout=90)
@@ -69,10 +69,8 @@ def compose_local(project: Path, image: Path, *arguments: str) -> Iterator[subpr
 
 def left() -> list[Any]:
     """Living processes that work in a stack's folder."""
-    return [process for process in psutil.process_iter() if _works_in_a_stack(process)]
+    return [process for process in psutil.process_iter(["cmdline", "cwd"]) if _works_in_a_stack(process)]
 
 
 def _works_in_a_stack(process: Any) -> bool:
-    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return any(_MARK in text for text in (process.cwd(), *process.cmdline()))
-    return False
+    return any(_MARK in text for text in (process.info["cwd"] or "", *(process.info["cmdline"] or ())))
