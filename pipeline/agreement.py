@@ -69,10 +69,22 @@ def publish_faults(publish: Publish, fallback: Fallback | None) -> Faults:
         yield ("publish", "sql"), "must be true: the step carried_forward reads the published table"
 
 
-def outcome_faults(outcomes: Outcomes | None, extract: Extract | None) -> Faults:
-    """The label must stand beside the key."""
-    if outcomes and extract and outcomes.label in extract.key:
+def outcome_faults(outcomes: Outcomes | None, extract: Extract | None, model: Model | None) -> Faults:
+    """The label must stand beside the key, slices must be columns, and costs be of the model's output."""
+    if outcomes is None:
+        return
+    if extract and outcomes.label in extract.key:
         yield ("outcomes", "label"), f"must not be a column of extract.key; got {outcomes.label!r}"
+    for index, name in enumerate(outcomes.slices if extract else ()):
+        columns = tuple(extract.columns) if extract else ()
+        if name not in columns:
+            place = ("outcomes", "slices", index)
+            yield place, f"column {name!r} must be among extract.columns; {nearest(name, columns)}"
+    if outcomes.costs and model:
+        unfit = {"probability": ("over", "under"), "value": ("hit", "false_alarm", "miss", "pass")}
+        for name in unfit[model.output]:
+            if name.replace("pass", "pass_") in outcomes.costs.model_fields_set:
+                yield ("outcomes", "costs", name), f"must be left out where model.output is {model.output}"
 
 
 def alert_faults(alerts: Alerts, schedule: Schedule | None) -> Faults:

@@ -192,11 +192,49 @@ class Publish(_Part):
         return self
 
 
+class Monitor(_Part):
+    """What a night's data is compared with, and how often an alert may be a false one."""
+
+    rolling_days: Annotated[int, Field(ge=7)] = 28
+    """Nights before this one that make up the rolling baseline."""
+    false_alarms_a_year: Annotated[float, Field(gt=0)] = 4.0
+    """The promised budget of episodes of drift alerts on nights where nothing is wrong."""
+    nights_running: Annotated[int, Field(ge=1)] = 2
+    """On how many consecutive nights a change must be seen before it is told; structural breaks at once."""
+
+
+class Costs(_Part):
+    """What each answer costs once its label is known, in money; a gain is negative."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    hit: Score = 0.0
+    """Decision yes, label yes."""
+    false_alarm: Score = 0.0
+    """Decision yes, label no."""
+    miss: Score = 0.0
+    """Decision no, label yes."""
+    pass_: Score = Field(default=0.0, alias="pass")
+    """Decision no, label no."""
+    over: Score = 0.0
+    """Of each unit that a value lies above its label."""
+    under: Score = 0.0
+    """Of each unit that a value lies below its label."""
+
+
 class Outcomes(_Part):
-    """The query that brings labels later: the job's key columns and the label."""
+    """The query that brings labels later: the job's key columns and the label; and how they are judged."""
 
     label: Name
     sql: Text
+    decided_at: Clock | None = None
+    """Local clock time of the day at which its predictions are acted upon; none: the cut-off."""
+    mature_after_days: Annotated[int, Field(ge=0)] = 2
+    """So many days after its own, a day's labels are expected to be there."""
+    slices: Annotated[tuple[Name, ...], Distinct] = ()
+    """Columns by whose values quality is told apart."""
+    costs: Costs | None = None
+    worse_for_nights: Annotated[int, Field(ge=2)] = 7
+    """For how many nights quality must stay below its promise before concept drift is told."""
 
 
 class Train(_Part):
@@ -229,6 +267,7 @@ class Declaration(_Part):
     model: Model
     fallback: Fallback = Fallback()
     publish: Publish = Publish()
+    monitor: Monitor = Monitor()
     outcomes: Outcomes | None = None
     train: Train = Train()
     alerts: Alerts = Alerts()
@@ -248,7 +287,8 @@ class Declaration(_Part):
     @field_validator("outcomes")
     @classmethod
     def _label_is_no_key(cls, outcomes: Outcomes | None, info: ValidationInfo) -> Outcomes | None:
-        refuse(agreement.outcome_faults(outcomes, info.data.get("extract")))
+        extract, model = info.data.get("extract"), info.data.get("model")
+        refuse(agreement.outcome_faults(outcomes, extract, model))
         return outcomes
 
     @field_validator("alerts")

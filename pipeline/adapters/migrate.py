@@ -18,6 +18,7 @@ from pipeline.job import Job
 __all__ = ["migrate", "rows_table"]
 
 _LOCK = 7_305_414_021
+_SHOWN = ("day_status", "metrics", "outcomes", "quality")
 
 
 def migrate(engine: sa.Engine, jobs: Iterable[Job]) -> None:
@@ -104,6 +105,6 @@ def _rights(connection: sa.Connection) -> None:
         f"revoke all on schema {SCHEMA} from public",
         f"grant usage on schema {SCHEMA}, {PREDICTIONS} to {analyst}",
         f"grant select on all tables in schema {PREDICTIONS} to {analyst}",
-        f"grant select on {SCHEMA}.day_status to {analyst}",
+        *(f"grant select on {SCHEMA}.{name} to {analyst}" for name in _SHOWN),
     ):
         connection.exec_driver_sql(statement)

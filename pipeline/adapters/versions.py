@@ -49,6 +49,8 @@ class ModelVersion:
     metrics: Mapping[str, Any]
     owners: Mapping[str, Any]
     registry_run_id: str
+    profile_uri: str | None = None
+    profile_sha256: str | None = None
 
     @property
     def extract(self) -> Extract:

@@ -150,6 +150,7 @@ _ONLY_MIGRATED = {
     "alembic_version_pkc",
     "nightshift.alembic_version",
     "day_status",
+    "quality",
     "CREATE UNIQUE INDEX alembic_version_pkc ON nightshift.alembic_version USING btree (version_num)",
 }
 
