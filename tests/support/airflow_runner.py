@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,6 +67,37 @@ def test(dag_id: str, conf: str) -> dict[str, Any]:
     return ended(run.run_id)
 
 
+def pods(dag_id: str) -> dict[str, Any]:
+    """What the KubernetesExecutor would ask for each task of a DAG, from our pod template."""
+    from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    template = Path(__file__).resolve().parents[2] / "deploy" / "pod.yaml"
+    scheduled = DagSerialization.from_dict(DagSerialization.to_dict(parsed().dags[dag_id]))
+    asked = {}
+    for task in scheduled.tasks:
+        pod = PodGenerator.construct_pod(
+            dag_id=dag_id,
+            task_id=task.task_id,
+            pod_id="pod",
+            try_number=1,
+            kube_image="nightshift:latest",
+            date=None,
+            args=["airflow"],
+            pod_override_object=PodGenerator.from_obj(task.executor_config),
+            base_worker_pod=PodGenerator.deserialize_model_file(str(template)),
+            namespace="nightshift",
+            scheduler_job_id="1",
+        )
+        (container,) = pod.spec.containers
+        asked[task.task_id] = {
+            "requests": container.resources.requests,
+            "limits": container.resources.limits,
+            "not_root": pod.spec.security_context.run_as_non_root,
+        }
+    return asked
+
+
 def ended(run_id: str) -> dict[str, Any]:
     """How a DAG run and its tasks ended, and every asset event so far."""
     from airflow.models.asset import AssetEvent
@@ -91,5 +123,6 @@ def ended(run_id: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     command, *words = sys.argv[1:]
-    told = parse() if command == "parse" else test(*words)
+    commands: dict[str, Callable[..., dict[str, Any]]] = {"parse": parse, "test": test, "pods": pods}
+    told = commands[command](*words)
     print("\n" + json.dumps(told, default=str))
