@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
+from support.mailbox import mailbox
 from support.publishing import DAY
 from support.receiver import PASSWORD, TOKEN, Receiver, receiving
 
@@ -38,6 +39,17 @@ def test_a_notice_arrives_as_it_was_written(receiver: Receiver) -> None:
     send(receiver.url, NOTICE)
     assert (receiver.titles, receiver.texts) == ([NOTICE.title], [NOTICE.text])
     assert receiver.notices[0]["type"] == "failure"
+
+
+def test_a_notice_arrives_by_mail() -> None:
+    with mailbox() as received:
+        send(SecretStr(received.url), NOTICE)
+    (letter,) = received.letters
+    assert letter["subject"] == NOTICE.title
+    assert letter["to"] == "on-call@example.com"
+    body = letter.get_body(("plain",))
+    assert body is not None
+    assert body.get_content().split() == NOTICE.text.split()
 
 
 def test_a_refused_notice_tells_the_service_and_its_status(receiver: Receiver) -> None:
