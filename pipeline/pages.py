@@ -66,7 +66,7 @@ def run_values(env: Environment, connection: sa.Connection, run: RunFacts) -> Ru
         previous=before,
         following=reports.neighbour(connection, run.job, run.day, before=False),
         reasons=tuple(reports.reasons(connection, run.run_no)),
-        measures=tuple(reports.measures(connection, run.run_no)),
+        metrics=tuple(reports.of_run(connection, run.run_no)),
         realised=tuple(reports.realised(connection, run.run_no)),
         scores=reports.scores(connection, run, before),
         nights=tuple(reports.nights(connection, run.job, run.day - timedelta(days=_RUN_DAYS - 1), run.day)),

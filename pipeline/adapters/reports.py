@@ -25,11 +25,11 @@ from pipeline.adapters.tables import (
     runs,
 )
 from pipeline.adapters.warehouse import quoted
+from pipeline.monitoring.metrics import Metric
 from pipeline.monitoring.report.values import (
     AlertFacts,
     Day,
     JobFacts,
-    Measure,
     Night,
     PromotionFacts,
     Realised,
@@ -160,12 +160,11 @@ def reasons(connection: sa.Connection, run_no: int) -> list[Reason]:
     return [Reason(*row) for row in connection.execute(statement.order_by(counted.desc(), *grouped))]
 
 
-def measures(connection: sa.Connection, run_no: int) -> list[Measure]:
+def of_run(connection: sa.Connection, run_no: int) -> list[Metric]:
     """All metrics of a run."""
     columns = [metrics.c[name] for name in ("part", "column_name", "metric", "baseline", "value")]
-    return [
-        Measure(*row) for row in connection.execute(sa.select(*columns).where(metrics.c.run_no == run_no))
-    ]
+    rows = connection.execute(sa.select(*columns).where(metrics.c.run_no == run_no))
+    return [Metric(*row) for row in rows]
 
 
 def realised(connection: sa.Connection, run_no: int) -> list[Realised]:

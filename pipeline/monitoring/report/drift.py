@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline.monitoring.metrics import Metric
 from pipeline.monitoring.report.axes import Scale
-from pipeline.monitoring.report.values import Measure
 
 _PARTS = ("input", "feature", "score")
 SHOWN = 12
@@ -57,10 +57,10 @@ class Drift:
         return any(column.training.js is not None or column.rolling.js is not None for column in self.columns)
 
 
-def drift(measures: Iterable[Measure]) -> Drift:
+def drift(metrics: Iterable[Metric]) -> Drift:
     """The columns that were measured."""
     by_column: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
-    for one in measures:
+    for one in metrics:
         if one.part in _PARTS:
             by_column.setdefault((one.part, one.column), {})[one.metric, one.baseline] = one.value
     largest = max(

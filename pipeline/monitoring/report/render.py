@@ -33,11 +33,11 @@ def run_html(page: RunPage, links: Links) -> str:
         run=page.run,
         quality=whole(page.realised),
         slices=slices(page.realised, output),
-        estimates={one.metric: one.value for one in page.measures if one.part == "estimate"},
+        estimates={one.metric: one.value for one in page.metrics if one.part == "estimate"},
         score_metrics={
-            one.metric: one.value for one in page.measures if (one.part, one.baseline) == ("score", "none")
+            one.metric: one.value for one in page.metrics if (one.part, one.baseline) == ("score", "none")
         },
-        drift=drift(page.measures),
+        drift=drift(page.metrics),
         shown_columns=SHOWN,
         histogram=histogram(page.scores, declared.threshold if declared else None) if page.scores else None,
         quality_charts=trends.quality_charts(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any, Literal
 
+from pipeline.monitoring.metrics import Metric
+
 Status = Literal["ok", "degraded", "failed", "running", "superseded", "missing"]
 """What a day or a run is shown as: its quality where it was published, else how it stands."""
 
@@ -115,17 +117,6 @@ class Reason:
     rule: str
     column: str | None
     rows: int
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One row of the metrics table."""
-
-    part: str
-    column: str
-    metric: str
-    baseline: str
-    value: float
 
 
 @dataclass(frozen=True)
@@ -248,7 +239,7 @@ class RunPage:
     following: RunFacts | None
     """The same of the next published day."""
     reasons: tuple[Reason, ...]
-    measures: tuple[Measure, ...]
+    metrics: tuple[Metric, ...]
     realised: tuple[Realised, ...]
     scores: Scores | None
     nights: tuple[Night, ...]
