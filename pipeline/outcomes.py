@@ -1,0 +1,135 @@
+"""`nightshift outcomes`: what published predictions were worth, once their labels are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import groupby
+
+import structlog
+
+from pipeline.adapters import ledger
+from pipeline.adapters import outcomes as stored
+from pipeline.answers import read_answers
+from pipeline.declaration import load_job
+from pipeline.environment import Environment
+from pipeline.errors import UsageError
+from pipeline.job import Job
+from pipeline.labels import declared_outcomes, read_labels
+from pipeline.monitoring.decided import Publication, decision_instant, judged, matured
+from pipeline.monitoring.quality import measure
+from pipeline.monitoring.weeks import NightQuality, Week, by_week
+from pipeline.partition import Partition
+from pipeline.run import Run
+
+log = structlog.get_logger()
+
+LOOK_BACK_DAYS = 35
+"""So many days before the newest mature one are looked at again each time, for late and corrected labels."""
+
+
+_EVER = (Partition(date.min), Partition(date.max))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How many mature days and runs were looked at, and how many evaluations said something new."""
+
+    days: int
+    runs: int
+    written: int
+    immature: int
+
+
+def evaluate(
+    env: Environment,
+    job_name: str,
+    span: tuple[Partition, Partition] | None = None,
+    as_of: datetime | None = None,
+    on_day: Callable[[Partition], None] = lambda _: None,
+) -> Evaluated:
+    """Judge published runs of mature days by the labels known at `as_of`, now by default.
+
+    Without `span`, a first and a last day: the days that have a run which was never judged, and the last
+    LOOK_BACK_DAYS. Of each day, the run that was acted upon, and in hindsight the one that readers see now.
+    Raises UsageError where no outcomes are declared or `as_of` lies in the future, FatalError where labels
+    are none.
+    """
+    job, now = load_job(env.project, job_name), datetime.now(UTC)
+    declared_outcomes(job, "judged")
+    known = as_of or now
+    if known > now:
+        raise UsageError(f"--as-of must not lie in the future; got {known.isoformat()}")
+    wanted = _to_judge(env, job, span, known)
+    mature = {day: shown for day, shown in wanted.items() if matured(job, Partition(day)) <= known}
+    runs = written = 0
+    for day, shown in mature.items():
+        made, new = _judge(env, job, Partition(day), shown, known, now)
+        runs, written = runs + made, written + new
+        on_day(Partition(day))
+    log.info("evaluated", job=job_name, days=len(mature), runs=runs, written=written)
+    return Evaluated(len(mature), runs, written, len(wanted) - len(mature))
+
+
+def _to_judge(
+    env: Environment, job: Job, span: tuple[Partition, Partition] | None, as_of: datetime
+) -> dict[date, list[Publication]]:
+    with env.engine.connect() as connection:
+        publications = stored.publications_of(connection, job.name, *(span or _EVER))
+        seen = stored.evaluated(connection, job.name)
+    by_day = {day: list(shown) for day, shown in groupby(publications, key=lambda shown: shown.day)}
+    if span:
+        return by_day
+    recent = as_of.astimezone(job.timezone).date().toordinal() - LOOK_BACK_DAYS
+    return {
+        day: shown
+        for day, shown in by_day.items()
+        if day.toordinal() >= recent
+        or not judged(shown, decision_instant(job, Partition(day))).keys() <= seen
+    }
+
+
+def _judge(
+    env: Environment,
+    job: Job,
+    partition: Partition,
+    shown: Sequence[Publication],
+    as_of: datetime,
+    now: datetime,
+) -> tuple[int, int]:
+    """How many runs of the day were judged, and of how many there was something new to say."""
+    declared, model = declared_outcomes(job, "judged"), job.declaration.model
+    chosen = judged(shown, decision_instant(job, partition))
+    labels = read_labels(env, job, partition, as_of)
+    written = 0
+    for run in _runs(env, list(chosen)):
+        answers = read_answers(env, job, run, labels, declared.slices)
+        measured = measure(answers, model.output, declared.costs)
+        evaluation = stored.Evaluation(run, chosen[run.run_no], as_of, now, measured)
+        with env.engine.begin() as connection:
+            written += stored.append(connection, evaluation)
+    return len(chosen), written
+
+
+def _runs(env: Environment, numbers: Sequence[int]) -> list[Run]:
+    with env.engine.connect() as connection:
+        return [ledger.as_run(ledger.record(connection, number)) for number in numbers]
+
+
+def weeks(env: Environment, job_name: str, span: tuple[Partition, Partition] | None = None) -> list[Week]:
+    """Realised and estimated quality by week, runs judged in hindsight apart; of all days without `span`."""
+    with env.engine.connect() as connection:
+        judged_runs = stored.realised(connection, job_name, *(span or _EVER))
+        estimates = stored.estimated(connection, job_name, *(span or _EVER))
+    return by_week(
+        NightQuality(
+            day=row["day"],
+            hindsight=row["hindsight"],
+            rows=row["rows"],
+            labelled=row["labelled"],
+            realised=row["metrics"],
+            estimated=estimates.get(row["run_no"], {}),
+        )
+        for row in judged_runs
+    )
