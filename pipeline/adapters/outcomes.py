@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pipeline.adapters.tables import metrics, outcomes, pointer, publications
+from pipeline.adapters import ledger
+from pipeline.adapters.tables import metrics, outcomes, pointer, publications, runs
 from pipeline.monitoring.decided import Publication
 from pipeline.monitoring.quality import ALL, Measured
 from pipeline.partition import Partition
@@ -41,6 +42,12 @@ def publications_of(
     statement = sa.select(*columns).where(_within(publications, job, first, last))
     rows = connection.execute(statement.order_by(publications.c.day, publications.c.published_at))
     return [Publication(*row) for row in rows]
+
+
+def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, Run]:
+    """The runs of these numbers."""
+    found = connection.execute(sa.select(runs).where(runs.c.run_no.in_(numbers))).mappings()
+    return {row["run_no"]: ledger.as_run(row) for row in map(dict, found)}
 
 
 def evaluated(connection: sa.Connection, job: str) -> set[int]:

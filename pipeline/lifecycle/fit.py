@@ -70,6 +70,9 @@ class Holdout:
     mean_label: float
     model: Metrics
     baseline: Metrics
+    by_night: Mapping[str, Metrics]
+    """The model's metrics of each night, by day: those above where they are defined, mean_score, rows, and
+    base_rate (of values: mean_label). What the version promises of a night, and how nights differ."""
 
     def metrics(self) -> Metrics:
         """All of it by one name each: holdout_auc, holdout_baseline_auc and so on."""
@@ -164,14 +167,18 @@ def _measured(code: FeatureCode, rows: TrainingRows, train: Train, output: Outpu
     if output == "probability":
         _refuse_one_class(earlier, "the nights before the hold-out")
         _refuse_one_class(later, "the hold-out's nights")
+    model = _fitted(code, "make_model", earlier, train.seed)
+    baseline = _fitted(code, "make_baseline", earlier, train.seed)
+    scores = predict(model, later.features, output)
     return Holdout(
         first=later.nights()[0],
         last=nights[-1],
         nights=train.holdout_nights,
         rows=len(later.label),
         mean_label=float(later.label.mean()),
-        model=_metrics(_fitted(code, "make_model", earlier, train.seed), later, output),
-        baseline=_metrics(_fitted(code, "make_baseline", earlier, train.seed), later, output),
+        model=_metrics(scores, later.label, output),
+        baseline=_metrics(predict(baseline, later.features, output), later.label, output),
+        by_night=_by_night(scores, later, output),
     )
 
 
@@ -196,18 +203,32 @@ def _fitted(code: FeatureCode, maker: str, rows: TrainingRows, seed: int) -> Bas
     raise FatalError(message)
 
 
-def _metrics(estimator: BaseEstimator, rows: TrainingRows, output: Output) -> Metrics:
+def _metrics(scores: npt.NDArray[np.float64], label: npt.NDArray[Any], output: Output) -> Metrics:
     from sklearn import metrics
 
-    scores = predict(estimator, rows.features, output)
     if output == "probability":
         return {
-            "auc": float(metrics.roc_auc_score(rows.label, scores)),
-            "log_loss": float(metrics.log_loss(rows.label, scores)),
-            "brier": float(metrics.brier_score_loss(rows.label, scores)),
+            "auc": float(metrics.roc_auc_score(label, scores)),
+            "log_loss": float(metrics.log_loss(label, scores)),
+            "brier": float(metrics.brier_score_loss(label, scores)),
         }
     return {
-        "mae": float(metrics.mean_absolute_error(rows.label, scores)),
-        "rmse": float(metrics.root_mean_squared_error(rows.label, scores)),
-        "bias": float((scores - rows.label).mean()),
+        "mae": float(metrics.mean_absolute_error(label, scores)),
+        "rmse": float(metrics.root_mean_squared_error(label, scores)),
+        "bias": float((scores - label).mean()),
     }
+
+
+def _by_night(
+    scores: npt.NDArray[np.float64], rows: TrainingRows, output: Output
+) -> dict[str, dict[str, float]]:
+    mean = "base_rate" if output == "probability" else "mean_label"
+    found = {}
+    for night in rows.nights():
+        of_night = rows.day == np.datetime64(night)
+        score, label = scores[of_night], rows.label[of_night]
+        # A night of one class has no AUC.
+        measured = _metrics(score, label, output) if output == "value" or 0 < label.sum() < len(label) else {}
+        means = {mean: float(label.mean()), "mean_score": float(score.mean()), "rows": float(len(label))}
+        found[night.isoformat()] = {**measured, **means}
+    return found
