@@ -61,6 +61,7 @@ def run_values(env: Environment, connection: sa.Connection, run: RunFacts) -> Ru
         job=job_facts(connection, run.job),
         declared=_declared(env, run.job),
         run=run,
+        visible=next(iter(reports.days(connection, run.job, run.day, run.day)), None),
         visible_run_id=visible["run_id"] if visible else None,
         others=tuple(reports.runs_of_day(connection, run.job, run.day)),
         previous=before,

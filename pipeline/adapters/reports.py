@@ -36,7 +36,6 @@ from pipeline.monitoring.report.values import (
     Reason,
     RunFacts,
     Scores,
-    Status,
     VersionFacts,
 )
 
@@ -47,9 +46,9 @@ T = TypeVar("T")
 _Row = Mapping[str, Any] | sa.RowMapping
 
 _DAYS = sa.text("""
-select day, coalesce(quality, case when last_status = 'published' then null else last_status end, 'missing')
-        as status,
-    coalesce(published_run_id, last_run_id) as run_id, restatements, last_status
+select day, restatements, last_status, reasons,
+    case when trust = 'missing' and last_status <> 'published' then last_status else trust end as status,
+    coalesce(published_run_id, last_run_id) as run_id
 from nightshift.day_status
 where job = :job and day between :first and :last
 order by day
@@ -62,7 +61,7 @@ where job = :job and day between :first and :last and run_no = any(:runs)
 group by run_no, baseline
 """)
 _REALISED = sa.text("""
-select run_no, metric, value, hindsight
+select run_no, metric, value, hindsight, labelled
 from nightshift.quality
 where job = :job and day between :first and :last and run_no = any(:runs)
     and arm = 'all' and slice_column = 'all'
@@ -117,10 +116,7 @@ def newest_day(connection: sa.Connection, job: str) -> date | None:
 def days(connection: sa.Connection, job: str, first: date, last: date) -> list[Day]:
     """What readers see of each expected day, and how its newest attempt ended."""
     rows = connection.execute(_DAYS, {"job": job, "first": first, "last": last}).mappings()
-    return [
-        Day(row["day"], cast(Status, row["status"]), row["run_id"], row["restatements"], row["last_status"])
-        for row in rows
-    ]
+    return [_filled(Day, {**row, "reasons": tuple(row["reasons"])}) for row in rows]
 
 
 def nights(connection: sa.Connection, job: str, first: date, last: date) -> list[Night]:
@@ -145,11 +141,11 @@ def nights(connection: sa.Connection, job: str, first: date, last: date) -> list
         measured[row.run_no][f"{row.part}/{row.metric}{against}"] = row.value
     for row in connection.execute(_LARGEST, values):
         measured[row.run_no][f"drift/js/{row.baseline}"] = row.value
-    hindsight: dict[int, bool] = {}
+    judged: dict[int, tuple[bool, int]] = {}
     for row in connection.execute(_REALISED, values):
         measured[row.run_no][f"realised/{row.metric}"] = row.value
-        hindsight[row.run_no] = row.hindsight
-    return [Night(run, measured[run.run_no], hindsight.get(run.run_no)) for run in shown]
+        judged[row.run_no] = (row.hindsight, row.labelled)
+    return [Night(run, measured[run.run_no], *judged.get(run.run_no, ())) for run in shown]
 
 
 def reasons(connection: sa.Connection, run_no: int) -> list[Reason]:

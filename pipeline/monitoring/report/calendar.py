@@ -8,13 +8,14 @@ from datetime import date
 from itertools import groupby
 
 from pipeline.monitoring.report.values import Day, Status
+from pipeline.monitoring.report.wording import STATUS
 
 SIZE = 24
 """Width and height of a day's square with its gap."""
 HEAD = 18
 
 SIGNS: Mapping[Status, str] = {
-    "ok": "", "degraded": "~", "failed": "×", "running": "…", "superseded": "»", "missing": "",
+    "ok": "", "warned": "!", "degraded": "~", "failed": "×", "running": "…", "superseded": "»", "missing": "",
 }  # fmt: skip
 """What tells days apart beside their colour."""
 
@@ -61,7 +62,7 @@ def _month(first: date, days: list[Day], marks: Mapping[date, str]) -> Month:
 
 
 def _square(day: Day, place: int, mark: str | None) -> Square:
-    said = [f"{day.day} {day.day:%a}: {day.status}"]
+    said = [f"{day.day} {day.day:%a}: {STATUS[day.status]}", *day.reasons]
     if day.restatements:
         said.append(f"published {day.restatements + 1} times")
     if day.last_status not in (None, "published", day.status):
@@ -69,4 +70,4 @@ def _square(day: Day, place: int, mark: str | None) -> Square:
     if mark:
         said.append(mark)
     row, column = divmod(place, 7)
-    return Square(column * SIZE, HEAD + row * SIZE, day, SIGNS[day.status], ", ".join(said), mark)
+    return Square(column * SIZE, HEAD + row * SIZE, day, SIGNS[day.status], "; ".join(said), mark)

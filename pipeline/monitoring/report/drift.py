@@ -39,6 +39,11 @@ class ColumnDrift:
     rolling: Distance
 
     @property
+    def is_known(self) -> bool:
+        """Whether there is anything to tell of it."""
+        return (self.missing_share, self.training.js, self.rolling.js) != (None, None, None)
+
+    @property
     def farthest(self) -> float:
         """The larger of both distances; what is not measured counts as the nearest."""
         return max(self.training.js or 0.0, self.rolling.js or 0.0)
@@ -76,6 +81,7 @@ def drift(metrics: Iterable[Metric]) -> Drift:
         )
         for (part, column), held in by_column.items()
     ]  # fmt: skip
+    columns = [one for one in columns if one.is_known]
     return Drift(tuple(sorted(columns, key=lambda one: (-one.farthest, one.part, one.column))), end)
 
 

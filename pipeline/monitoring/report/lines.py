@@ -20,11 +20,25 @@ from pipeline.monitoring.report.axes import (
 
 @dataclass(frozen=True)
 class Series:
-    """One line over days; a day without a value is a gap. `look` is solid, dashed or dotted."""
+    """One line over days; a day without a value is a gap.
+
+    `look` is solid, dashed or dotted. `errors` say by how much each value may be off.
+    """
 
     name: str
     values: Sequence[tuple[date, float | None]]
     look: str = "solid"
+    errors: Sequence[float | None] = ()
+
+    @property
+    def edges(self) -> list[tuple[date, float, float]]:
+        """Each day that has a value and its error, with the lower and the upper edge."""
+        pairs = zip(self.values, self.errors, strict=bool(self.errors))
+        return [
+            (day, value - error, value + error)
+            for (day, value), error in pairs
+            if value is not None and error is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A series as an SVG path, with its last point and its value as text."""
+    """A series as an SVG path, with its last point, its value and its day as text."""
 
     name: str
     look: str
@@ -46,6 +60,9 @@ class Drawn:
     """Points without neighbours, which a path would not show."""
     last: tuple[float, float]
     last_text: str
+    last_day: str
+    band: str | None
+    """Outline of the area in which the values lie if they are off by their errors."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,9 @@ def line_chart(
         return None
     days = [day for day, _ in known]
     first, last = min(days), max(days)
-    low, high = min(value for _, value in known), max(value for _, value in known)
+    values = [value for _, value in known]
+    values += [edge for one in series for _, *edges in one.edges for edge in edges]
+    low, high = min(values), max(values)
     ticks = nice_ticks(min(low, 0.0) if from_zero else low, high)
     across = Scale(first.toordinal(), last.toordinal(), FRAME.left, FRAME.right)
     up = Scale(ticks[0], ticks[-1], FRAME.bottom, FRAME.top)
@@ -96,16 +115,34 @@ def line_chart(
 
 def _drawn(series: Series, across: Scale, up: Scale, unit: str) -> Drawn | None:
     runs: list[list[tuple[float, float]]] = [[]]
-    value_before = None
+    newest: tuple[date, float] | None = None
     for day, value in series.values:
         if value is None:
             runs.append([])
         else:
             runs[-1].append((across(day.toordinal()), up(value)))
-            value_before = value
-    kept = [run for run in runs if run]
-    if not kept or value_before is None:
+            newest = (day, value)
+    if newest is None:
         return None
+    kept = [run for run in runs if run]
     path = " ".join("M" + " L".join(f"{x:g},{y:g}" for x, y in run) for run in kept if len(run) > 1)
     dots = tuple(run[0] for run in kept if len(run) == 1)
-    return Drawn(series.name, series.look, path, dots, kept[-1][-1], figure(value_before, unit))
+    return Drawn(
+        name=series.name,
+        look=series.look,
+        path=path,
+        dots=dots,
+        last=kept[-1][-1],
+        last_text=figure(newest[1], unit),
+        last_day=f"{newest[0].day} {newest[0]:%b}",
+        band=_band(series, across, up),
+    )
+
+
+def _band(series: Series, across: Scale, up: Scale) -> str | None:
+    edges = series.edges
+    if len(edges) < 2:
+        return None
+    there = [(across(day.toordinal()), up(low)) for day, low, _ in edges]
+    back = [(across(day.toordinal()), up(high)) for day, _, high in reversed(edges)]
+    return "M" + " L".join(f"{x:g},{y:g}" for x, y in [*there, *back]) + " Z"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +17,7 @@ from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.links import Links
 from pipeline.monitoring.report.quality import slices, whole
 from pipeline.monitoring.report.values import DictionaryPage, JobLine, JobPage, RunPage
+from pipeline.monitoring.report.weekly import weeks
 
 _FILTERS = (
     wording.count, wording.share, wording.number, wording.seconds, wording.size, wording.instant,
@@ -24,7 +27,7 @@ _FILTERS = (
 
 def run_html(page: RunPage, links: Links) -> str:
     """One run: what happened, its data, its scores, its model, where everything came from."""
-    declared, marks = page.declared, trends.promotion_marks(page.promotions)
+    declared, marks = page.declared, trends.promotion_marks(page.promotions, page.job.timezone)
     output = declared.output if declared else None
     return _render(
         "run.html",
@@ -40,31 +43,31 @@ def run_html(page: RunPage, links: Links) -> str:
         drift=drift(page.metrics),
         shown_columns=SHOWN,
         histogram=histogram(page.scores, declared.threshold if declared else None) if page.scores else None,
-        quality_charts=trends.quality_charts(
-            page.nights, marks, output, declared.currency if declared else None
-        ),
+        quality_charts=trends.quality_charts(page.nights, marks, declared),
         run_charts=trends.run_charts(page.nights, marks),
-        drift_charts=trends.data_charts(page.nights, marks),
+        drift_charts=trends.drift_charts(page.nights, marks),
     )
 
 
 def job_html(page: JobPage, links: Links) -> str:
     """One job: its days, its quality and drift over the weeks, its versions."""
-    declared, marks = page.declared, trends.promotion_marks(page.promotions)
-    output = declared.output if declared else None
-    said = {mark.day: f"champion {mark.text}" for mark in marks}
+    declared, marks = page.declared, trends.promotion_marks(page.promotions, page.job.timezone)
+    said = {
+        day: "champion " + ", ".join(mark.text for mark in of_day)
+        for day, of_day in groupby(sorted(marks, key=attrgetter("day")), key=attrgetter("day"))
+    }
     return _render(
         "job.html",
         page=page,
         links=links,
         months=months(page.days, said),
-        quality_charts=trends.quality_charts(
-            page.nights, marks, output, declared.currency if declared else None
-        ),
-        drift_charts=trends.data_charts(page.nights, marks),
+        quality_charts=trends.quality_charts(page.nights, marks, declared),
+        drift_charts=trends.drift_charts(page.nights, marks),
         run_charts=trends.run_charts(page.nights, marks),
-        weeks=trends.weeks(page.nights, output),
-        output=output,
+        weeks=weeks(page.nights),
+        quality_metric=trends.quality_metric(declared),
+        hindsight=sum(night.hindsight is True for night in page.nights),
+        judged=sum(night.hindsight is not None for night in page.nights),
     )
 
 

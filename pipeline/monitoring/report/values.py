@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pipeline.monitoring.metrics import Metric
 
-Status = Literal["ok", "degraded", "failed", "running", "superseded", "missing"]
-"""What a day or a run is shown as: its quality where it was published, else how it stands."""
+Status = Literal["ok", "warned", "degraded", "failed", "running", "superseded", "missing"]
+"""What a day or a run is shown as: how far it may be trusted where it was published, else how it stands."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,12 @@ class RunFacts:
 
     @property
     def shown_as(self) -> Status:
-        """Its quality where it was published, else how it stands."""
-        if self.status == "published":
-            return "degraded" if self.degraded else "ok"
-        return self.status
+        """How far it may be trusted by itself where it was published, else how it stands."""
+        if self.status != "published":
+            return self.status
+        if self.degraded:
+            return "degraded"
+        return "warned" if self.warnings else "ok"
 
     @property
     def seconds(self) -> float | None:
@@ -146,6 +148,8 @@ class Night:
     metrics: Mapping[str, float]
     hindsight: bool | None = None
     """Whether its realised quality is that of a run published after the decision; None: not judged."""
+    labelled: int = 0
+    """Predictions that were judged."""
 
     @property
     def day(self) -> date:
@@ -163,6 +167,8 @@ class Day:
     """The run that readers see, else the newest attempt."""
     restatements: int
     last_status: str | None
+    reasons: tuple[str, ...] = ()
+    """Why it may be trusted so far and no further."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +237,8 @@ class RunPage:
     job: JobFacts
     declared: Declared | None
     run: RunFacts
+    visible: Day | None
+    """What readers see of the day; None where the schedule does not expect it."""
     visible_run_id: str | None
     others: tuple[RunFacts, ...]
     """All runs of the day, the newest first."""

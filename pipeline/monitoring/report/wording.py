@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.monitoring.report.axes import figure
@@ -13,6 +13,7 @@ UNKNOWN = "–"
 
 STATUS: Mapping[Status, str] = {
     "ok": "published",
+    "warned": "published, with a warning",
     "degraded": "published, degraded",
     "failed": "failed",
     "running": "running",
@@ -20,7 +21,8 @@ STATUS: Mapping[Status, str] = {
     "missing": "missing",
 }
 SIGN: Mapping[Status, str] = {
-    "ok": "✓", "degraded": "~", "failed": "×", "running": "…", "superseded": "»", "missing": "○",
+    "ok": "✓", "warned": "!", "degraded": "~",
+    "failed": "×", "running": "…", "superseded": "»", "missing": "○",
 }  # fmt: skip
 """What tells states apart beside their colour."""
 
@@ -69,15 +71,17 @@ def size(value: float | None) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 or unit == "B" else f"{value:,.1f} {unit}"
 
 
+def local(value: datetime, timezone: str) -> datetime:
+    """An instant on the business day's clock; UTC where this machine does not know the zone."""
+    try:
+        return value.astimezone(ZoneInfo(timezone))
+    except (ZoneInfoNotFoundError, ValueError):
+        return value.astimezone(UTC)
+
+
 def instant(value: datetime | None, timezone: str) -> str:
     """An instant on the business day's clock, with its zone."""
-    if value is None:
-        return UNKNOWN
-    try:
-        local = value.astimezone(ZoneInfo(timezone))
-    except (ZoneInfoNotFoundError, ValueError):
-        return f"{value:%Y-%m-%d %H:%M %Z}"  # a zone that this machine does not know: the instant as it came
-    return f"{local:%Y-%m-%d %H:%M %Z}"
+    return UNKNOWN if value is None else f"{local(value, timezone):%Y-%m-%d %H:%M %Z}"
 
 
 def weekday(day: date) -> str:
