@@ -13,22 +13,14 @@ from pipeline.environment import Environment
 from pipeline.errors import UsageError
 from pipeline.job import Job
 from pipeline.lifecycle import promote
-from pipeline.monitoring.report.values import (
-    Day,
-    Declared,
-    DictionaryPage,
-    JobFacts,
-    JobLine,
-    JobPage,
-    RunFacts,
-    RunPage,
-    SourceFacts,
-)
+from pipeline.monitoring.report.facts import Declared, JobFacts, RunFacts, SourceFacts
+from pipeline.monitoring.report.values import Day, DictionaryPage, JobLine, JobPage, RunPage
 from pipeline.partition import Partition
 
 _RUN_DAYS = 91
 YEAR = 366
 """Days of a job that its index shows."""
+_COSTS = {"probability": {"hit", "false_alarm", "miss", "pass_"}, "value": {"over", "under"}}
 _LINE_DAYS = 28
 _RECENT = 14
 
@@ -152,8 +144,8 @@ def _declared(env: Environment, job: str) -> Declared | None:
 def _taken(job: Job) -> Declared:
     declaration = job.declaration
     outcomes = declaration.outcomes
-    costs = outcomes.costs.model_dump(mode="json", by_alias=True) if outcomes and outcomes.costs else {}
-    currency = costs.pop("currency", None)
+    declared = outcomes.costs if outcomes else None
+    costs = declared.model_dump(by_alias=True, include=_COSTS[declaration.model.output]) if declared else {}
     return Declared(
         key=declaration.extract.key,
         columns=declaration.extract.columns,
@@ -166,6 +158,6 @@ def _taken(job: Job) -> Declared:
         rolling_days=declaration.monitor.rolling_days,
         label=outcomes.label if outcomes else None,
         mature_after_days=outcomes.mature_after_days if outcomes else None,
-        currency=currency,
+        currency=declared.currency if declared else None,
         costs=costs,
     )

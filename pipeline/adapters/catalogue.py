@@ -8,15 +8,25 @@ import sqlalchemy as sa
 
 from pipeline.adapters.job_tables import history_view
 from pipeline.adapters.tables import ANALYST, PREDICTIONS, SCHEMA
-from pipeline.monitoring.report.values import ColumnFacts, TableFacts
+from pipeline.monitoring.report.facts import ColumnFacts, TableFacts
 
 _READABLE = sa.text("""
 select space.nspname || '.' || class.relname as name, obj_description(class.oid, 'pg_class') as comment,
     attribute.attname as column_name, format_type(attribute.atttypid, attribute.atttypmod) as kind,
-    col_description(class.oid, attribute.attnum) as column_comment
+    coalesce(col_description(class.oid, attribute.attnum), origin.comment) as column_comment
 from pg_class as class
 join pg_namespace as space on space.oid = class.relnamespace
 join pg_attribute as attribute on attribute.attrelid = class.oid
+left join lateral (
+    -- A view's column that has no comment of its own means what the column does that it is taken from.
+    select col_description(source.attrelid, source.attnum) as comment
+    from pg_rewrite as rule
+    join pg_depend as used on used.classid = 'pg_rewrite'::regclass and used.objid = rule.oid
+        and used.refclassid = 'pg_class'::regclass and used.refobjid <> rule.ev_class
+    join pg_attribute as source on source.attrelid = used.refobjid and source.attnum = used.refobjsubid
+    where rule.ev_class = class.oid and source.attname = attribute.attname
+    limit 1
+) as origin on true
 where attribute.attnum > 0 and not attribute.attisdropped and class.relkind in ('r', 'p', 'v')
     and has_table_privilege(:analyst, class.oid, 'select')
     and (space.nspname = :control or (space.nspname = :predictions and class.relname = any(:views)))

@@ -26,18 +26,16 @@ from pipeline.adapters.tables import (
 )
 from pipeline.adapters.warehouse import quoted
 from pipeline.monitoring.metrics import Metric
-from pipeline.monitoring.report.values import (
+from pipeline.monitoring.report.facts import (
     AlertFacts,
-    Day,
     JobFacts,
-    Night,
     PromotionFacts,
     Realised,
     Reason,
     RunFacts,
-    Scores,
     VersionFacts,
 )
+from pipeline.monitoring.report.values import Day, Night, Scores
 
 _BINS = 40
 _ALERTS = 25

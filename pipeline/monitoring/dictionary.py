@@ -102,13 +102,26 @@ QUALITY = _meanings(
         "cost_no_model": ("money", "What the same rows had cost with every decision no"),
     },
 )
+_ESTIMATED = {"auc": "none", "brier": "none", "base_rate": "share", "precision": "share", "recall": "share",
+              "cost": "money", "cost_per_1000": "money"}  # fmt: skip
 ESTIMATES = _meanings(
     METRICS_TABLE,
     {
-        "auc": ("none", "Estimate of auc before labels are there, from scores and calibration alone"),
-        "auc_error": ("none", "How far the estimate of auc may be off"),
-        "cost_per_1000": ("money", "Estimate of cost_per_1000 before labels are there"),
-        "cost_per_1000_error": ("money", "How far the estimate of cost_per_1000 may be off"),
+        "calibration_nights": (
+            "nights",
+            "Earlier nights whose labels the estimates of this one learned from",
+        ),
+        **{
+            name: (unit, f"Estimate of {name} at the night's cut-off, from its scores and earlier labels")
+            for name, unit in _ESTIMATED.items()
+        },
+        **{
+            f"{name}_error": (
+                unit,
+                f"By how much weekly means of estimated and realised {name} differed so far",
+            )
+            for name, unit in _ESTIMATED.items()
+        },
     },
 )
 PARTS: Mapping[str, tuple[Meaning, ...]] = {

@@ -11,9 +11,11 @@ from support.reports import PageReader
 from support.toy import JOB, NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner
 
-from pipeline import outcomes, reporting
+from pipeline import estimates, outcomes, reporting, steps
 from pipeline.cli.main import app
 from pipeline.errors import RunError, UsageError
+from pipeline.monitoring.dictionary import PARTS
+from pipeline.partition import Partition
 
 pytestmark = pytest.mark.integration
 
@@ -64,6 +66,7 @@ def test_a_failed_night_has_a_page_although_nothing_of_it_is_published(toy: Toy)
     assert "EmptyPartition" in text
     assert "Readers see another run of the day: first" in text
     assert "Readers see this run" in shown(reporting.run_page(toy.env, JOB, NIGHT))
+    assert "2024-01-25 Thu: published; newest attempt failed" in reporting.job_page(toy.env, JOB)
 
 
 def test_the_page_of_a_day_that_never_succeeded_is_that_of_its_newest_run(toy: Toy) -> None:
@@ -113,7 +116,9 @@ def test_a_promotion_is_marked_on_the_first_day_that_it_holds_for(toy: Toy) -> N
 
 def test_all_jobs_are_shown_in_one_line_each(toy: Toy) -> None:
     toy.night()
-    assert "toy Probability that a toy is sold. 2024-01-25 ✓ published" in shown(reporting.jobs_page(toy.env))
+    text = shown(reporting.jobs_page(toy.env))
+    assert "toy Probability that a toy is sold." in text
+    assert "2024-01-25 ✓ published 1 0 Toys" in text
 
 
 def test_the_dictionary_has_the_warehouses_comments_of_what_analysts_may_read(toy: Toy) -> None:
@@ -123,6 +128,21 @@ def test_the_dictionary_has_the_warehouses_comments_of_what_analysts_may_read(to
     assert "nightshift.day_status" in text
     assert "nightshift.quarantine" not in text
     assert "One row per id and day" in text
+    assert "labelled bigint Predictions of this slice whose label was known" in text
+
+
+def test_the_dictionary_explains_every_metric_that_a_night_leaves(toy: Toy) -> None:
+    for day in ("2024-01-14", *(f"2024-01-{number}" for number in range(15, 26))):
+        toy.night(Partition.parse(day))
+    outcomes.evaluate(toy.env, JOB)
+    estimates.estimate_days(toy.env, JOB, (YESTERDAY, NIGHT))
+    rows = toy.query(
+        "select distinct metric from nightshift.metrics union select metric from nightshift.quality"
+    )
+    explained = {meaning.metric for meanings in PARTS.values() for meaning in meanings}
+    left = {metric for (metric,) in rows}
+    assert left - explained == set()
+    assert {"js", "rows_in", "auc", "calibration_nights"} <= left
 
 
 def test_a_day_without_a_run_has_no_page(toy: Toy) -> None:
@@ -143,6 +163,12 @@ def test_pages_link_to_each_other_as_files(toy: Toy) -> None:
     files = [(path.parent / href).resolve() for href in hrefs if not href.startswith("#")]
     assert len(files) == 4
     assert [file for file in files if not file.is_file()] == []
+
+
+def test_a_runs_note_says_where_its_page_is(toy: Toy) -> None:
+    toy.night(run_id="tonight")
+    note = steps.note(toy.env, steps.run_named(toy.env, "tonight"), "nightshift report toy --day 2024-01-25")
+    assert note.splitlines()[-1] == "report: nightshift report toy --day 2024-01-25"
 
 
 def test_the_command_writes_pages_and_says_where(toy: Toy) -> None:

@@ -145,7 +145,8 @@ def test_a_failed_run_shows_its_error_and_no_counts() -> None:
     assert "The run failed after the stage “planned”: nothing of it was published." in text
     assert "EmptyPartition the day must have rows" in text
     assert "Conservation Nothing was read." in text
-    assert "Rows in – By a fallback – – Withheld – –" in text
+    assert "Rows in – By a fallback – Withheld –" in text
+    assert "Nothing of this run was published, so it is not judged." in text
 
 
 def test_a_job_without_outcomes_is_not_waited_for() -> None:

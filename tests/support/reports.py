@@ -9,27 +9,21 @@ from html.parser import HTMLParser
 from typing import Any, TypeVar
 
 from pipeline.monitoring.metrics import Baseline, Metric
-from pipeline.monitoring.report.values import (
+from pipeline.monitoring.report.facts import (
     AlertFacts,
     ColumnFacts,
-    Day,
     Declared,
-    DictionaryPage,
     JobFacts,
-    JobLine,
-    JobPage,
-    Night,
     PromotionFacts,
     Realised,
     Reason,
     RunFacts,
-    RunPage,
-    Scores,
     SourceFacts,
     Status,
     TableFacts,
     VersionFacts,
 )
+from pipeline.monitoring.report.values import Day, DictionaryPage, JobLine, JobPage, Night, RunPage, Scores
 
 T = TypeVar("T")
 

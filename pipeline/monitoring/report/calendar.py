@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
 
-from pipeline.monitoring.report.values import Day, Status
+from pipeline.monitoring.report.facts import Status
+from pipeline.monitoring.report.values import Day
 from pipeline.monitoring.report.wording import STATUS
 
 SIZE = 24
@@ -17,7 +18,7 @@ HEAD = 18
 SIGNS: Mapping[Status, str] = {
     "ok": "", "warned": "!", "degraded": "~", "failed": "×", "running": "…", "superseded": "»", "missing": "",
 }  # fmt: skip
-"""What tells days apart beside their colour."""
+"""What tells days apart beside their colour; a published day whose newest attempt failed has that sign."""
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,6 @@ def _square(day: Day, place: int, mark: str | None) -> Square:
         said.append(f"newest attempt {day.last_status}")
     if mark:
         said.append(mark)
+    sign = SIGNS["failed"] if day.last_status == "failed" else SIGNS[day.status]
     row, column = divmod(place, 7)
-    return Square(column * SIZE, HEAD + row * SIZE, day, SIGNS[day.status], "; ".join(said), mark)
+    return Square(column * SIZE, HEAD + row * SIZE, day, sign, "; ".join(said), mark)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.monitoring.report.values import Realised
+from pipeline.monitoring.report.facts import Realised
 
 ALL = "all"
 SLICE_METRICS: Mapping[str | None, tuple[str, ...]] = {

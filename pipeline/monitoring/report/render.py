@@ -44,7 +44,7 @@ def run_html(page: RunPage, links: Links) -> str:
         drift=drift(page.metrics),
         shown_columns=SHOWN,
         histogram=histogram(page.scores, declared.threshold if declared else None) if page.scores else None,
-        quality_charts=trends.quality_charts(nights, marks, declared),
+        quality_charts=trends.quality_charts(nights, marks, declared, by_week=False),
         run_charts=trends.run_charts(nights, marks),
         drift_charts=trends.drift_charts(nights, marks),
     )
@@ -64,7 +64,7 @@ def job_html(page: JobPage, links: Links) -> str:
         page=page,
         links=links,
         months=months(page.days, said),
-        quality_charts=trends.quality_charts(by_week, marks, declared),
+        quality_charts=trends.quality_charts(by_week, marks, declared, by_week=True),
         drift_charts=trends.drift_charts(by_week, marks),
         run_charts=trends.run_charts(by_week, marks),
         weeks=lines,

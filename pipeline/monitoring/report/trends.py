@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from pipeline.monitoring.report.facts import Declared, PromotionFacts
 from pipeline.monitoring.report.lines import LineChart, Mark, Series, line_chart
-from pipeline.monitoring.report.values import Declared, Night, PromotionFacts
+from pipeline.monitoring.report.values import Night
 from pipeline.monitoring.report.wording import local
 
 _BASELINES = (("training", "against training", "solid"), ("rolling", "against recent nights", "dashed"))
@@ -57,22 +58,25 @@ def quality_metric(declared: Declared | None) -> str:
 
 
 def quality_charts(
-    points: Sequence[Point], marks: Sequence[Mark], declared: Declared | None
+    points: Sequence[Point], marks: Sequence[Mark], declared: Declared | None, *, by_week: bool
 ) -> list[LineChart]:
-    """Realised quality beside its estimate from before the labels, and what decisions cost."""
+    """Realised quality beside its estimate from before the labels, and what decisions cost.
+
+    The errors of estimates are those of weekly means, so only these are drawn with them.
+    """
     judged = quality_metric(declared)
     truth = "realised/mean_label" if judged == "mae" else "realised/base_rate"
     currency = declared.currency if declared and declared.currency else "as declared"
     charts = (
         line_chart(
             "Mean absolute error" if judged == "mae" else "Area under the ROC curve (AUC)",
-            _with_estimate(points, judged),
+            _with_estimate(points, judged, by_week),
             marks,
         ),
         line_chart(
             f"Cost per 1,000 rows, {currency}",
             [
-                *_with_estimate(points, "cost_per_1000"),
+                *_with_estimate(points, "cost_per_1000", by_week),
                 _series("no model", points, "realised/no_model_per_1000", "dotted"),
             ],
             marks,
@@ -88,9 +92,9 @@ def quality_charts(
     return [chart for chart in charts if chart]
 
 
-def _with_estimate(points: Sequence[Point], metric: str) -> list[Series]:
+def _with_estimate(points: Sequence[Point], metric: str, by_week: bool) -> list[Series]:
     estimate = f"estimate/{metric}"
-    errors = [point.metrics.get(f"{estimate}_error") for point in points]
+    errors = [point.metrics.get(f"{estimate}_error") for point in points] if by_week else []
     values = [(point.day, point.metrics.get(estimate)) for point in points]
     return [
         Series("estimated before labels", values, "dashed", errors),

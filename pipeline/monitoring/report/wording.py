@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.monitoring.report.axes import figure
-from pipeline.monitoring.report.values import RunFacts, Status
+from pipeline.monitoring.report.facts import RunFacts, Status
 
 UNKNOWN = "–"
 
