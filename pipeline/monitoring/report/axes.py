@@ -52,7 +52,10 @@ class Scale:
 
 
 def nice_ticks(low: float, high: float, most: int = 4) -> list[float]:
-    """About `most` round numbers that enclose both: in steps of 1, 2, 2.5 or 5 of a power of ten."""
+    """About `most` round numbers that enclose both: in steps of 1, 2, 2.5 or 5 of a power of ten.
+
+    A single number lies within a tenth of itself; one below a millionth is 0, from 0 to 1.
+    """
     if high - low < 1e-9 * max(abs(high), abs(low), 1):
         low, high = (0.0, 1.0) if abs(high) < 1e-6 else (low - 0.1 * abs(low), high + 0.1 * abs(high))
     raw = (high - low) / most
