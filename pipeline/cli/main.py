@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,6 +40,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; kept for ever.")]
 def _start(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step on stderr.")] = False,
 ) -> None:
+    gc.set_threshold(100_000)  # imports make hundreds of thousands of objects that stay
     configure_logging(verbose=verbose)
 
 
@@ -189,9 +191,12 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score one night and publish it; prints the run."""
-    from pipeline.cli.nights import run_score
+    from pipeline.validator import Validator
 
-    run_score(_environment(), job, day, _policy(model, "current"), run_id, as_json=as_json)
+    with Validator(once=True) as validator:
+        from pipeline.cli.nights import run_score
+
+        run_score(_environment(), job, day, _policy(model, "current"), run_id, validator, as_json=as_json)
 
 
 @app.command()
@@ -208,12 +213,16 @@ def backfill(
     as_json: AsJson = False,
 ) -> None:
     """Score many nights in one process; goes on after a failed night and lists the failures."""
-    from pipeline.cli.nights import run_backfill
-    from pipeline.declaration import load_job
+    from pipeline.validator import Validator
 
-    environment = _environment()
-    declared = load_job(environment.project, job).declaration.model.backfill_policy
-    run_backfill(environment, job, (first, last), reprocess, _policy(model, declared), as_json=as_json)
+    with Validator() as validator:
+        from pipeline.cli.nights import run_backfill
+        from pipeline.declaration import load_job
+
+        environment = _environment()
+        declared = load_job(environment.project, job).declaration.model.backfill_policy
+        policy = _policy(model, declared)
+        run_backfill(environment, job, (first, last), reprocess, policy, validator, as_json=as_json)
 
 
 @app.command()
