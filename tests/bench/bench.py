@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,7 @@ def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[Used,
 
 
 def _peak_memory_mb(pid: int) -> float:
-    """What a process and its descendants hold together at most, until it ends; looked at ten times a second."""
+    """What a process and its descendants hold together at most; looked at ten times a second."""
     peak = 0
     try:
         root = psutil.Process(pid)
