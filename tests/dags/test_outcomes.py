@@ -45,4 +45,4 @@ def test_a_fault_of_the_labels_fails_and_its_owner_is_told(airflow: Airflow) -> 
     assert told["state"] == "failed"
     (alert,) = airflow.toy.rows("select job, day, kind, message from nightshift.alerts")
     assert (alert["job"], alert["day"], alert["kind"]) == ("toy", None, "failed")
-    assert "FatalError: the label must be true, false or a number" in alert["message"]
+    assert "FatalError: labels must be true or false" in alert["message"]
