@@ -116,8 +116,8 @@ def _finding(job: str, raised: Raised, false_alarms_a_year: float) -> Finding:
         cause=raised.chart.cause,
         evidence=f"Over {len(raised.rise)} judged nights since {raised.rise[0].day}, means: {figures}. "
         f"The CUSUM of the nights stands at {raised.cusum:.1f} standard deviations, its limit is "
-        f"{raised.limit:.1f} by {len(raised.reference)} reference nights: {false_alarms_a_year:g} false alarms a year over "
-        "all charts.",
+        f"{raised.limit:.1f} by {len(raised.reference)} reference nights: {false_alarms_a_year:g} "
+        "false alarms a year over all charts.",
         todo=f"Retrain on nights since the change and compare: `nightshift train {job} --from … --to …`; "
         f"`nightshift outcomes {job}` shows the weeks.",
     )
