@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dags.nightly import score_dag
+from dags.outcomes import outcomes_dag
 from pipeline.declaration import load_job
 from pipeline.settings import Settings
 
@@ -15,5 +16,5 @@ if TYPE_CHECKING:
 def dags_of(name: str) -> dict[str, DAG]:
     """The job's DAGs, one a kind."""
     job = load_job(Settings().project, name)
-    dags = [score_dag(job)]
+    dags = [score_dag(job), *([outcomes_dag(job)] if job.declaration.outcomes else [])]
     return {dag.dag_id: dag for dag in dags}

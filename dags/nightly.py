@@ -49,6 +49,19 @@ def predictions_asset(job: str) -> Asset:
     return Asset(name=f"predictions.{job}", uri=f"nightshift://predictions/{job}")
 
 
+def task_defaults(job: Job) -> dict[str, Any]:
+    """What every task of a job's DAGs has: its owner, who is told, and when it is tried again."""
+    return {
+        "owner": job.declaration.owners.team,
+        "retries": 3,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": 3.0,
+        "max_retry_delay": timedelta(minutes=15),
+        "retry_policy": _RETRIES,
+        "on_failure_callback": notify_failure,
+    }
+
+
 def score_dag(job: Job) -> DAG:
     """resolve_day → wait_for_source → plan → extract → validate → score, by shard → publish → report."""
     declared = job.declaration
@@ -63,15 +76,7 @@ def score_dag(job: Job) -> DAG:
         max_active_runs=_AT_ONCE,
         tags={"nightshift", job.name, owners.team},
         params=_form(job),
-        default_args={
-            "owner": owners.team,
-            "retries": 3,
-            "retry_delay": timedelta(seconds=20),
-            "retry_exponential_backoff": 3.0,
-            "max_retry_delay": timedelta(minutes=15),
-            "retry_policy": _RETRIES,
-            "on_failure_callback": notify_failure,
-        },
+        default_args=task_defaults(job),
         on_failure_callback=notify_failure,
         deadline=late_alert(job),
     ) as dag:

@@ -118,6 +118,18 @@ def report(run_name: str) -> None:
         alerting.retry_undelivered(env, run.job)
 
 
+def evaluate(job: str) -> None:
+    """Judge what is mature, or the days that the form names; tell what became of it."""
+    from pipeline import outcomes
+
+    context: Any = get_current_context()
+    params = context["params"]
+    first, last = params.get("from"), params.get("to")
+    span = (Partition.parse(first or last), Partition.parse(last or first)) if first or last else None
+    done = outcomes.evaluate(_environment(), job, span)
+    context["ti"].xcom_push(key=NOTE, value=outcomes.note(job, done))
+
+
 def _job(name: str) -> Job:
     from pipeline.declaration import load_job
 

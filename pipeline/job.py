@@ -227,7 +227,7 @@ class Outcomes(_Part):
     label: Name
     sql: Text
     decided_at: Clock | None = None
-    """Local clock time of the day at which its predictions are acted upon; none: the cut-off."""
+    """Local clock time of the day at which its predictions are acted upon; none: the day's end."""
     mature_after_days: Annotated[int, Field(ge=0)] = 2
     """So many days after its own, a day's labels are expected to be there."""
     slices: Annotated[tuple[Name, ...], Distinct] = ()

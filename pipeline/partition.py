@@ -94,6 +94,9 @@ class Instants:
         }
 
 
+EVER = (Partition(date.min), Partition(date.max))
+"""A first and a last day between which all others lie."""
+
 BIND_NAMES = ("day", "day_start", "day_end", "cutoff")
 
 

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from pipeline.adapters.source import open_reader
 from pipeline.declaration import feature_file, suite_file
 from pipeline.environment import Environment
-from pipeline.errors import ExtractError, FatalError, UsageError, ValidationError
-from pipeline.frames import history_frame, key_index
+from pipeline.errors import ExtractError, ValidationError
+from pipeline.frames import history_frame
 from pipeline.job import Job
+from pipeline.labels import declared_outcomes, match, read_labels
 from pipeline.lifecycle.fit import TrainingRows, key_hashes, sample_by_key
 from pipeline.monitoring.profile import Profile, profile_inputs
 from pipeline.partition import Partition
-from pipeline.query import Query, compose
 from pipeline.run import Snapshot
 from pipeline.scoring.extract import ExtractPlan, extract
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
@@ -65,8 +65,7 @@ def replay(
     env: Environment, job: Job, code: FeatureCode, days: Sequence[Partition], as_of: datetime
 ) -> Iterator[Replayed]:
     """Each night with the labels known at `as_of`; a night that would have failed is told as refused."""
-    if job.declaration.outcomes is None:
-        raise UsageError(f"{job.name} must declare outcomes to be trained; add outcomes: {{label, sql}}")
+    declared_outcomes(job, "trained")
     suite = load_suite(suite_file(env.project, job.name))
     with env.store.workspace() as folder:
         for read in ahead(_read_nights(env, job, days, as_of, folder), depth=2):
@@ -92,23 +91,7 @@ def _read_nights(
         except ExtractError as error:
             yield _Read(partition, night, None, None, f"{type(error).__name__}: {error}")
         else:
-            yield _Read(partition, night, snapshot, _labels(env, job, partition, as_of), None)
-
-
-def _labels(env: Environment, job: Job, partition: Partition, as_of: datetime) -> pa.Table:
-    """The key columns and the label of rows whose label was known at `as_of`."""
-    outcomes = job.declaration.outcomes
-    if outcomes is None:
-        raise UsageError(f"{job.name} must declare outcomes")
-    binds = {**job.instants(partition).binds(), "cutoff": as_of}
-    with open_reader(env.source_url, binds) as reader:
-        sql = compose(Query("outcomes.sql", outcomes.sql), job.declaration.sources, reader.dialect)
-        table = pa.Table.from_batches(list(reader.batches(sql)))
-    wanted = [*job.declaration.extract.key, outcomes.label]
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        raise FatalError(f"outcomes.sql must give the key and the label; got none named {missing}")
-    return table.select(wanted)
+            yield _Read(partition, night, snapshot, read_labels(env, job, partition, as_of), None)
 
 
 def _learn(job: Job, code: FeatureCode, suite: Suite, read: _Read) -> Replayed:
@@ -144,15 +127,12 @@ def _labelled_rows(
     job: Job, code: FeatureCode, snapshot: Snapshot, table: pa.Table, labels: pa.Table
 ) -> TrainingRows:
     declaration, key = job.declaration, list(job.declaration.extract.key)
-    label = labels.column_names[-1]
     history = {
         name: history_frame(name, pq.read_table(snapshot.history[name]), query.key)
         for name, query in declaration.history.items()
     }
-    known_labels = history_frame("outcomes", labels, key)[label].to_numpy()
-    position = key_index(labels, key).get_indexer(key_index(table, key))
-    known = position >= 0
-    table = table.filter(pa.array(known)).append_column(_LABEL, pa.array(known_labels[position[known]]))
+    known, label = match(labels, table, key)
+    table = table.filter(pa.array(known)).append_column(_LABEL, pa.array(label))
     if declaration.train.rows_per_day is not None:
         table = sample_by_key(table, key, declaration.train.rows_per_day)
     rows = table.drop_columns([_LABEL]).combine_chunks()

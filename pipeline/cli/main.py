@@ -286,6 +286,31 @@ def rollback(
 
 @app.command()
 @guarded
+def outcomes(
+    job: JobName,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="INSTANT", help="Labels known later are absent; now by default."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge published predictions by what became true, and show quality and cost by week.
+
+    A day is judged once its labels are mature (outcomes.mature_after_days), and again when they change:
+    without a range, days never judged and the last 35. What is judged is the run that readers saw at
+    outcomes.decided_at, so no backfill rewrites the past; a run published later is judged apart, marked as
+    hindsight. Every evaluation is kept in nightshift.outcomes; nightshift.quality shows the newest ones, by
+    day, arm and declared slice.
+    """
+    from pipeline.cli.outcomes import run_outcomes
+
+    run_outcomes(_environment(), job, first, last, as_of, as_json=as_json)
+
+
+@app.command()
+@guarded
 def status(
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="All jobs by default.")] = None,
     first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD")] = None,

@@ -70,6 +70,9 @@ class Holdout:
     mean_label: float
     model: Metrics
     baseline: Metrics
+    by_night: Mapping[str, Metrics]
+    """The model's metrics of each night, by day: those above where they are defined, mean_score, rows, and
+    base_rate (of values: mean_label). What the version promises of a night, and how nights differ."""
 
     def metrics(self) -> Metrics:
         """All of it by one name each: holdout_auc, holdout_baseline_auc and so on."""
@@ -181,6 +184,7 @@ def _measured(
         mean_label=float(later.label.mean()),
         model=_metrics(scores, later.label, output),
         baseline=_metrics(baseline, later.label, output),
+        by_night=_by_night(scores, later, output),
     )
     return holdout, scores
 
@@ -220,3 +224,18 @@ def _metrics(scores: npt.NDArray[np.float64], label: npt.NDArray[Any], output: O
         "rmse": float(metrics.root_mean_squared_error(label, scores)),
         "bias": float((scores - label).mean()),
     }
+
+
+def _by_night(
+    scores: npt.NDArray[np.float64], rows: TrainingRows, output: Output
+) -> dict[str, dict[str, float]]:
+    mean = "base_rate" if output == "probability" else "mean_label"
+    found = {}
+    for night in rows.nights():
+        of_night = rows.day == np.datetime64(night)
+        score, label = scores[of_night], rows.label[of_night]
+        # A night of one class has no AUC.
+        measured = _metrics(score, label, output) if output == "value" or 0 < label.sum() < len(label) else {}
+        means = {mean: float(label.mean()), "mean_score": float(score.mean()), "rows": float(len(label))}
+        found[night.isoformat()] = {**measured, **means}
+    return found

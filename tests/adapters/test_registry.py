@@ -89,6 +89,7 @@ def candidate(model: BaseEstimator | None = None) -> Candidate:
         mean_label=0.25,
         model={"auc": 0.75},
         baseline={"auc": 0.5},
+        by_night={},
     )
     return Candidate(
         code=load_feature_code("toy", SOURCE, {}),

@@ -77,6 +77,23 @@ def test_the_scores_of_the_held_out_rows_are_kept_as_they_were_measured() -> Non
     assert candidate.holdout.model["brier"] == pytest.approx(np.mean((candidate.holdout_scores - label) ** 2))
 
 
+def test_each_held_out_night_is_measured_for_itself() -> None:
+    holdout = fitted(nights()).holdout
+    assert list(holdout.by_night) == ["2013-05-08", "2013-05-09", "2013-05-10"]
+    last = nights().label[-PER_NIGHT:]
+    assert holdout.by_night["2013-05-10"]["base_rate"] == last.mean()
+    assert {night["rows"] for night in holdout.by_night.values()} == {PER_NIGHT}
+    brier = [night["brier"] for night in holdout.by_night.values()]
+    assert sum(brier) / 3 == pytest.approx(holdout.model["brier"])
+
+
+def test_a_held_out_night_of_one_class_has_means_and_no_auc() -> None:
+    rows = nights()
+    one_class = np.where(rows.day == np.datetime64("2013-05-10"), True, rows.label)
+    last = fitted(with_label(rows, one_class)).holdout.by_night["2013-05-10"]
+    assert last.keys() == {"base_rate", "mean_score", "rows"}
+
+
 def test_the_measured_model_has_not_seen_the_hold_out() -> None:
     rows = nights()
     turned = np.where(rows.day >= np.datetime64("2013-05-08"), ~rows.label, rows.label)

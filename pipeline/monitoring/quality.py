@@ -1,0 +1,225 @@
+"""Realised quality: published scores and decisions against what became true, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import xlogy
+from scipy.stats import rankdata
+
+from pipeline.job import Costs
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Output: TypeAlias = Literal["probability", "value"]
+
+ALL = "all"
+"""Arm, slice column and slice value of every row."""
+OTHER = "(other)"
+"""The value of a slice that stands for all but its most frequent ones."""
+UNKNOWN = "(none)"
+"""The value of a slice that stands for null."""
+
+_BINS = 10
+_MOST_VALUES = 50
+
+
+@dataclass(frozen=True)
+class Answers:
+    """n published rows of one run and what became of them.
+
+    score (n,); decision bool (n,), None without a threshold; label (n,), NaN where it is not known, else 0 or
+    1 for probabilities; slices: a column's name to its text values, object (n,).
+    """
+
+    score: Floats
+    decision: npt.NDArray[np.bool_] | None
+    label: Floats
+    arm: npt.NDArray[np.object_]
+    slices: Mapping[str, npt.NDArray[np.object_]]
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Which rows have a label, (n,)."""
+        return ~np.isnan(self.label)
+
+    def take(self, chosen: npt.NDArray[Any]) -> Answers:
+        """The rows at these positions, or of this mask."""
+        return Answers(
+            self.score[chosen],
+            None if self.decision is None else self.decision[chosen],
+            self.label[chosen],
+            self.arm[chosen],
+            {name: values[chosen] for name, values in self.slices.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of one slice; `rows` are its predictions, `labelled` those whose label was known."""
+
+    arm: str
+    slice_column: str
+    slice_value: str
+    metric: str
+    value: float
+    rows: int
+    labelled: int
+
+
+def measure(answers: Answers, output: Output, costs: Costs | None) -> list[Measured]:
+    """Quality of all rows, of each arm, and of each value of each slice; `coverage` is always there.
+
+    A slice with more than 50 values is measured by its 50 most frequent ones, the rest together.
+    """
+    return [
+        Measured(arm, column, value, metric, figure, len(part.score), int(part.known.sum()))
+        for arm, column, value, part in _parts(answers)
+        for metric, figure in _with_coverage(part, output, costs).items()
+    ]
+
+
+def _parts(answers: Answers) -> Iterator[tuple[str, str, str, Answers]]:
+    yield ALL, ALL, ALL, answers
+    for arm in sorted({arm for arm in answers.arm if arm is not None}):
+        yield arm, ALL, ALL, answers.take(answers.arm == arm)
+    for column, values in answers.slices.items():
+        grouped = _grouped(values)
+        for value in sorted(set(grouped)):
+            yield ALL, column, value, answers.take(grouped == value)
+
+
+def _grouped(values: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    named = np.array([UNKNOWN if value is None else str(value) for value in values], dtype=object)
+    found, counts = np.unique(named, return_counts=True)
+    if len(found) <= _MOST_VALUES:
+        return named
+    kept = found[np.argsort(-counts, kind="stable")[:_MOST_VALUES]]
+    return np.where(np.isin(named, kept), named, OTHER)
+
+
+def _with_coverage(answers: Answers, output: Output, costs: Costs | None) -> dict[str, float]:
+    known = answers.take(answers.known)
+    coverage = len(known.label) / len(answers.label) if len(answers.label) else 0.0
+    return {"coverage": coverage} | quality(known.score, known.decision, known.label, output, costs)
+
+
+def quality(
+    score: Floats,
+    decision: npt.NDArray[np.bool_] | None,
+    label: Floats,
+    output: Output,
+    costs: Costs | None,
+) -> dict[str, float]:
+    """Each metric of n labelled rows by its name; one that is not defined for them is left out, never 0.
+
+    Of probabilities: base_rate, mean_score, calibration_gap (mean_score - base_rate), calibration_error,
+    auc, log_loss, brier; of their decisions: hits, false_alarms, misses, passes, decision_rate, precision,
+    recall. Of values: mean_label, mean_score, mae, rmse, bias (mean of score - label). With costs: cost and
+    cost_per_1000 rows, in money; of decisions also cost_no_model, that of never deciding yes.
+    """
+    if len(label) == 0:
+        return {}
+    if output == "value":
+        return _of_values(score, label, costs)
+    made = {
+        "base_rate": float(label.mean()),
+        "mean_score": float(score.mean()),
+        "calibration_gap": float(score.mean() - label.mean()),
+        "calibration_error": calibration_error(score, label),
+        "log_loss": log_loss(score, label),
+        "brier": float(np.square(score - label).mean()),
+    }
+    if 0 < label.sum() < len(label):
+        made["auc"] = auc(score, label)
+    return made if decision is None else made | _of_decisions(decision, label, costs)
+
+
+def auc(score: Floats, label: Floats) -> float:
+    """Area under the ROC curve, the Mann-Whitney statistic over its largest value; ties count half.
+
+    Both classes must be there.
+    """
+    positive = label > 0
+    yes, no = int(positive.sum()), int((~positive).sum())
+    return float((rankdata(score)[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
+
+
+def log_loss(score: Floats, label: Floats) -> float:
+    """Mean negative log-likelihood; scores are kept off 0 and 1 by the machine epsilon."""
+    epsilon = np.finfo(np.float64).eps
+    kept = np.clip(score, epsilon, 1 - epsilon)
+    return float(-(xlogy(label, kept) + xlogy(1 - label, 1 - kept)).mean())
+
+
+def calibration_error(score: Floats, label: Floats) -> float:
+    """Expected calibration error over ten bins of equal width (Naeini, Cooper and Hauskrecht 2015)."""
+    bins = np.minimum((score * _BINS).astype(np.int64), _BINS - 1)
+    difference = np.bincount(bins, weights=score - label, minlength=_BINS)
+    return float(np.abs(difference).sum() / len(score))
+
+
+def _of_decisions(decision: npt.NDArray[np.bool_], label: Floats, costs: Costs | None) -> dict[str, float]:
+    positive = label > 0
+    counts = Decided(
+        hits=float((decision & positive).sum()),
+        false_alarms=float((decision & ~positive).sum()),
+        misses=float((~decision & positive).sum()),
+        passes=float((~decision & ~positive).sum()),
+    )
+    return vars(counts) | counts.rates() | (counts.money(costs) if costs else {})
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How many decisions of each kind, in rows; estimated ones are no whole numbers."""
+
+    hits: float
+    false_alarms: float
+    misses: float
+    passes: float
+
+    @property
+    def rows(self) -> float:
+        """All of them."""
+        return self.hits + self.false_alarms + self.misses + self.passes
+
+    def rates(self) -> dict[str, float]:
+        """decision_rate, precision, recall; those without a denominator are left out."""
+        alarms, positives = self.hits + self.false_alarms, self.hits + self.misses
+        made = {"decision_rate": alarms / self.rows}
+        if alarms:
+            made["precision"] = self.hits / alarms
+        if positives:
+            made["recall"] = self.hits / positives
+        return made
+
+    def money(self, costs: Costs) -> dict[str, float]:
+        """The cost and cost_per_1000 of these decisions, and cost_no_model: of no decision ever being yes."""
+        cost = (
+            costs.hit * self.hits
+            + costs.false_alarm * self.false_alarms
+            + costs.miss * self.misses
+            + costs.pass_ * self.passes
+        )
+        never = costs.miss * (self.hits + self.misses) + costs.pass_ * (self.false_alarms + self.passes)
+        return {"cost": cost, "cost_per_1000": 1000 * cost / self.rows, "cost_no_model": never}
+
+
+def _of_values(score: Floats, label: Floats, costs: Costs | None) -> dict[str, float]:
+    error = score - label
+    made = {
+        "mean_label": float(label.mean()),
+        "mean_score": float(score.mean()),
+        "mae": float(np.abs(error).mean()),
+        "rmse": float(np.sqrt(np.square(error).mean())),
+        "bias": float(error.mean()),
+    }
+    if costs:
+        over, under = error[error > 0].sum(), -error[error < 0].sum()
+        cost = float(costs.over * over + costs.under * under)
+        made |= {"cost": cost, "cost_per_1000": 1000 * cost / len(error)}
+    return made
