@@ -236,7 +236,7 @@ def test_a_night_is_estimated_from_the_labels_that_were_known_then(shop: Toy) ->
     )  # 8 to 21 January: the labels of the 22nd mature after the cut-off
     kept = "select metric, value from nightshift.metrics where run_no = %s and part = 'estimate'"
     assert dict(shop.query(kept, last["run_no"])) == made
-    shop.execute("update source.toy_sales set sold = not sold where day > '2024-01-21'")
+    shop.execute("update source.toy_sales set sold = not sold where day > '2024-01-22'")
     assert estimate(shop.env, "toy", NIGHT) == made
     assert abs(made["auc"] - 0.8) < 0.2
 

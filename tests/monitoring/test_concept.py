@@ -95,7 +95,7 @@ def test_a_change_of_one_deviation_of_the_nights_is_found_within_three_weeks(
     delays = []
     for _ in range(60):
         promise, usual = nights(random, HELD_OUT), nights(random, 100)
-        changed = nights(random, 60, start=100, **change)  # type: ignore[arg-type]
+        changed = nights(random, 60, start=100, **change)
         days = found(promise, usual + changed).get(cause, [])
         onset = changed[0].day
         delays.append(min(((day - onset).days for day in days if day >= onset), default=999))

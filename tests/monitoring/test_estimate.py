@@ -74,7 +74,8 @@ def test_calibration_agrees_with_scikit_learn_on_the_rows_themselves() -> None:
     score = np.round(random.random(4000), 3)
     label = (random.random(4000) < score**2).astype(float)
     cell = np.rint(score * 1000).astype(int)
-    counts = np.stack([np.bincount(cell, minlength=1001), np.bincount(cell, label, minlength=1001)])
+    weights = (np.ones_like(label), label)
+    counts = np.stack([np.bincount(cell, weight, minlength=1001) for weight in weights])
     isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, label)
     np.testing.assert_allclose(calibrated(score, counts), isotonic.predict(score), atol=1e-9)
 
