@@ -48,18 +48,27 @@ class Judged:
 
 
 def judge(metrics: pd.DataFrame, monitor: Monitor) -> Judged:
-    """Each night by the nights before it alone; `metrics` as `watched` takes them.
+    """Each night by the nights before it alone; `metrics` as `watched` takes them."""
+    nights = watched(metrics)
+    return judged(nights, surprises(nights), monitor)
+
+
+def surprises(nights: Watched, first: int = LEAST) -> Surprise:
+    """How far each night from `first` on lies from those before it."""
+    floors = np.array([statistic.floor for statistic in nights.statistics])
+    return surprise(nights.values, np.asarray(nights.days.day_of_week, dtype=np.int64), floors, first)
+
+
+def judged(nights: Watched, measured: Surprise, monitor: Monitor, first: int = 0) -> Judged:
+    """Limits and what is beyond them, of each night from `first` on.
 
     The budget of false alarms is shared out evenly over the families.
     """
-    nights = watched(metrics)
-    floors = np.array([statistic.floor for statistic in nights.statistics])
-    measured = surprise(nights.values, np.asarray(nights.days.day_of_week, dtype=np.int64), floors)
     upwards = np.array([statistic.metric in ONLY_UPWARDS for statistic in nights.statistics], dtype=bool)
     up = np.nan_to_num(measured.z, nan=-np.inf)
     down = np.where(upwards, -np.inf, np.nan_to_num(-measured.z, nan=-np.inf))
     lasting = np.maximum(_lasting(up, monitor.nights_running), _lasting(down, monitor.nights_running))
-    limits = _limits(nights, lasting, measured, monitor)
+    limits = _limits(nights, lasting, measured, monitor, first)
     return Judged(nights, measured, limits, np.maximum(up, down) > limits, lasting > limits)
 
 
@@ -72,7 +81,9 @@ def _lasting(surprises: Floats, nights_running: int) -> Floats:
     return lasting
 
 
-def _limits(nights: Watched, lasting: Floats, measured: Surprise, monitor: Monitor) -> Floats:
+def _limits(
+    nights: Watched, lasting: Floats, measured: Surprise, monitor: Monitor, first: int
+) -> Floats:
     families = np.array([statistic.family for statistic in nights.statistics])
     names = np.unique(families)
     chance = monitor.false_alarms_a_year / DAYS_A_YEAR / len(names)
@@ -81,7 +92,7 @@ def _limits(nights: Watched, lasting: Floats, measured: Surprise, monitor: Monit
         members = families == name
         watched_now = np.maximum((~np.isnan(measured.z[:, members])).sum(axis=1), 1)
         largest = lasting[:, members].max(axis=1)
-        for night in range(len(largest)):
+        for night in range(first, len(largest)):
             before = largest[max(0, night - MOST_NIGHTS) : night]
             limits[night, members] = family_limit(before, chance, int(watched_now[night]))
     return limits

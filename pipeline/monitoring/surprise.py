@@ -32,8 +32,12 @@ class Surprise:
     spread: Floats
 
 
-def surprise(values: Floats, weekdays: npt.NDArray[np.int64], floors: Floats) -> Surprise:
-    """Of each night against the WINDOW nights before it; `weekdays` (nights,) from 0 to 6, `floors` (statistics,).
+def surprise(
+    values: Floats, weekdays: npt.NDArray[np.int64], floors: Floats, first: int = LEAST
+) -> Surprise:
+    """Of each night from `first` on against the WINDOW nights before it, at least LEAST.
+
+    `values` (nights, statistics), `weekdays` (nights,) from 0 to 6, `floors` (statistics,).
 
     Values beyond 4 standard deviations (from the 10 % and 90 % quantiles) are clipped before mean and
     standard deviation are taken. A weekday's own level counts as far as the window shows one: its deviation is
@@ -41,7 +45,7 @@ def surprise(values: Floats, weekdays: npt.NDArray[np.int64], floors: Floats) ->
     of variance.
     """
     z, centre, spread = (np.full(values.shape, np.nan) for _ in range(3))
-    for night in range(LEAST, len(values)):
+    for night in range(max(first, LEAST), len(values)):
         before = slice(max(0, night - WINDOW), night)
         centre[night], spread[night] = _expected(values[before], weekdays[before], int(weekdays[night]), floors)
     known = spread > _STILL * np.maximum(np.abs(centre), 1e-12)
