@@ -102,14 +102,20 @@ def publish(run_name: str) -> None:
 
 
 def report(run_name: str) -> None:
-    """Tell what became of the run, and what no channel took before."""
-    from pipeline import alerting, steps
+    """Write the run's metrics, tell what became of it, and send what no channel took before.
+
+    Fails visibly where the metrics could not be written: the day is published all the same.
+    """
+    from pipeline import alerting, monitor, steps
 
     context: Any = get_current_context()
     env = _environment()
     run = steps.run_named(env, run_name)
-    context["ti"].xcom_push(key=NOTE, value=steps.note(env, run))
-    alerting.retry_undelivered(env, run.job)
+    try:
+        monitor.monitor(env, run)
+    finally:
+        context["ti"].xcom_push(key=NOTE, value=steps.note(env, run))
+        alerting.retry_undelivered(env, run.job)
 
 
 def _job(name: str) -> Job:

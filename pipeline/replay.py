@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipeline.errors import ExtractError, FatalError, UsageError, ValidationErro
 from pipeline.frames import history_frame, key_index
 from pipeline.job import Job
 from pipeline.lifecycle.fit import TrainingRows, key_hashes, sample_by_key
+from pipeline.monitoring.profile import Profile, profile_inputs
 from pipeline.partition import Partition
 from pipeline.query import Query, compose
 from pipeline.run import Snapshot
@@ -38,6 +39,8 @@ class Replayed:
     fingerprint: str | None
     rows: TrainingRows | None
     refused: str | None
+    inputs: Profile = field(default_factory=Profile)
+    """Of all rows of the snapshot, good or bad, labelled or not."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def _learn(job: Job, code: FeatureCode, suite: Suite, read: _Read) -> Replayed:
     table = pq.read_table(read.snapshot.path)
     fit = np.setdiff1d(np.arange(table.num_rows), unfit)
     rows = _labelled_rows(job, code, read.snapshot, table.take(pa.array(fit)), read.labels)
-    return Replayed(read.partition, read.snapshot.fingerprint, rows, None)
+    inputs = profile_inputs(table, declaration.extract, job.instants(read.partition))
+    return Replayed(read.partition, read.snapshot.fingerprint, rows, None, inputs)
 
 
 def _labelled_rows(

@@ -23,6 +23,7 @@ from pipeline.frames import history_frame
 from pipeline.job import Job, ScoreSource
 from pipeline.lifecycle import fallback
 from pipeline.lifecycle.fallback import Answer, Scores, Step
+from pipeline.monitoring.profiler import Profiler
 from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features, rule_scores
@@ -53,7 +54,7 @@ class Scorers:
     versions: Sequence[ModelVersion]
     folder: Path
 
-    def attempts(self) -> Iterator[tuple[str, Callable[[], Step]]]:
+    def attempts(self) -> Iterator[tuple[str, Callable[[Profiler], Step]]]:
         """What may answer good rows, best first: a model alone, then the row-wise steps together."""
         chain: tuple[ScoreSource, ...] = ("champion", *self.job.declaration.fallback.model_failure)
         for position, step in enumerate(chain):
@@ -64,13 +65,18 @@ class Scorers:
                 yield step, partial(self._row_steps, rows)
                 return
 
-    def for_bad_rows(self) -> Step:
+    def for_bad_rows(self, profiler: Profiler) -> Step:
         """What answers rows that no model may see."""
-        return self._row_steps(self.job.declaration.fallback.bad_row)
+        return self._row_steps(self.job.declaration.fallback.bad_row, profiler)
 
-    def _row_steps(self, names: Sequence[str]) -> Step:
+    def _row_steps(self, names: Sequence[str], profiler: Profiler) -> Step:
         steps = [self._row_step(name) for name in names]
-        return lambda rows: fallback.answer(rows, steps)
+
+        def answer(rows: pa.RecordBatch) -> Answer:
+            profiler.unscored(rows)
+            return fallback.answer(rows, steps)
+
+        return answer
 
     def _row_step(self, name: str) -> Step:
         declared = self.job.declaration.fallback
@@ -101,7 +107,7 @@ class Scorers:
         )
         return fallback.carried_forward(table, declared.key)
 
-    def _model_step(self, step: ScoreSource) -> Step:
+    def _model_step(self, step: ScoreSource, profiler: Profiler) -> Step:
         if step == "previous_model" and len(self.versions) == 1:
             raise ModelError("a previous champion must be in the promotion history; there is none")
         version = self.versions[1 if step == "previous_model" else 0]
@@ -111,7 +117,9 @@ class Scorers:
 
         def answer(rows: pa.RecordBatch) -> Answer:
             frame = features(code, rows, version.extract.columns, history)
-            return Answer.of(step, predict(model, frame, output), version=version.version)
+            scores = predict(model, frame, output)
+            profiler.scored(rows, frame, code.schema, scores)
+            return Answer.of(step, scores, version=version.version)
 
         return answer
 
@@ -164,12 +172,15 @@ def score_part(
     with env.store.workspace() as folder:
         snapshot = run_files.sealed_snapshot(env.store, run, folder)
         unfit = Unfit.of(run_files.load_verdicts(env.store, run, folder))
+        instants = job.instants(run.partition)
         scorers = Scorers(env, job, run, snapshot, versions, folder)
         for name, prepare in scorers.attempts():
             try:
                 batches = numbered(snapshot.path, part, parts)
-                stream = predictions(job, run, batches, unfit, prepare(), scorers.for_bad_rows())
-                write_part(env, job, run, part, stream, folder)
+                profiler = Profiler(versions[0].extract, instants, job.declaration.model.threshold)
+                good, bad = prepare(profiler), scorers.for_bad_rows(profiler)
+                stream = predictions(job, run, batches, unfit, good, bad, profiler.unscored)
+                write_part(env, job, run, part, stream, profiler, folder)
             except (ModelError, FeatureError) as error:
                 failures.append(error)
                 warnings.append(f"{name} did not answer: {error}")

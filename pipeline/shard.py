@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,8 @@ from pipeline.adapters.store import sha256_of
 from pipeline.environment import Environment
 from pipeline.job import Job
 from pipeline.lifecycle.fallback import Answer, Step
+from pipeline.monitoring.profile_file import dumps
+from pipeline.monitoring.profiler import Profiler
 from pipeline.run import BATCH_ROWS, QUARANTINED, WITHHELD, Run, Verdicts
 from pipeline.scoring.output import (
     UNANSWERED,
@@ -74,9 +76,15 @@ class Summary:
 
 
 def predictions(
-    job: Job, run: Run, batches: Iterable[tuple[int, pa.RecordBatch]], unfit: Unfit, good: Step, bad: Step
+    job: Job,
+    run: Run,
+    batches: Iterable[tuple[int, pa.RecordBatch]],
+    unfit: Unfit,
+    good: Step,
+    bad: Step,
+    withheld: Callable[[pa.RecordBatch], None],
 ) -> Iterator[Prediction]:
-    """Numbered batches in their order, answered by `good` or `bad`; withheld rows are left out."""
+    """Numbered batches in their order, answered by `good` or `bad`; withheld rows go to `withheld` alone."""
     at = datetime.now(UTC)
 
     def answered(item: tuple[int, pa.RecordBatch]) -> Prediction:
@@ -84,6 +92,7 @@ def predictions(
         numbers = np.arange(start, start + batch.num_rows, dtype=np.int64)
         shown = ~np.isin(numbers, unfit.withheld)
         if not shown.all():
+            withheld(batch.filter(pa.array(~shown)))
             batch, numbers = batch.filter(pa.array(shown)), numbers[shown]
         answer = _answer(batch, np.isin(numbers, unfit.quarantined), good, bad)
         return assemble(job, run, batch, numbers, answer.columns(), at)
@@ -121,9 +130,15 @@ def numbered(path: Path, part: int, parts: int) -> Iterator[tuple[int, pa.Record
 
 
 def write_part(
-    env: Environment, job: Job, run: Run, part: int, stream: Iterable[Prediction], folder: Path
+    env: Environment,
+    job: Job,
+    run: Run,
+    part: int,
+    stream: Iterable[Prediction],
+    profiler: Profiler,
+    folder: Path,
 ) -> Summary:
-    """Write one part to both sinks: its file is sealed before its rows are committed."""
+    """Write one part to both sinks: its file and its profile are sealed before its rows are committed."""
     summary = Summary()
     file = folder / f"part-{part:05d}.parquet"
     with PartLoad(env.warehouse_url, run, part) as load:
@@ -142,6 +157,7 @@ def write_part(
                     continue
         unanswered = pa.Table.from_batches(summary.unanswered, UNANSWERED)
         load.quarantine(unanswered)
+        _seal_profile(env, run, part, profiler, folder)
         load.commit(_seal_part(env, run, part, summary, unanswered, file))
     return summary
 
@@ -158,6 +174,13 @@ def _part_writer(job: Job, run: Run, file: Path) -> pq.ParquetWriter:
         compression="zstd",
         use_dictionary=dictionary_columns(job),
     )
+
+
+def _seal_profile(env: Environment, run: Run, part: int, profiler: Profiler, folder: Path) -> None:
+    target = run_files.profile_file(env.store, run, part)
+    local = folder / target.name
+    local.write_bytes(dumps(profiler.profile))
+    env.store.seal(local, target)
 
 
 def _seal_part(

@@ -23,6 +23,7 @@ from pipeline.declaration import load_job, suite_file
 from pipeline.environment import Environment
 from pipeline.errors import TransientError, UsageError, ValidationError
 from pipeline.job import Job
+from pipeline.monitor import monitor
 from pipeline.partition import Partition
 from pipeline.planning import Request, new_run_id, parse_policy, plan, preview, source_ready
 from pipeline.run import Run, Snapshot, Stage
@@ -323,7 +324,12 @@ def night(env: Environment, request: Request) -> ledger.Record:
         threading.Thread(target=_warm_up, name="warm-up").start()
     for step in (extract, validate, score):
         _retried(step, env, run)
-    return _retried(publish, env, run)
+    record = _retried(publish, env, run)
+    try:
+        monitor(env, run)
+    except Exception as error:  # noqa: BLE001 - the night is published, whatever is wrong with its metrics
+        log.warning("published without metrics", run_id=run.run_id, error_type=type(error).__name__)
+    return record
 
 
 def _retried(step: Callable[[Environment, T], R], env: Environment, subject: T) -> R:

@@ -24,6 +24,8 @@ from pipeline.job import Job
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
 from pipeline.lifecycle.promote import Kind, Promotion
+from pipeline.monitoring.profile import Profile, merge, profile_features, profile_scores
+from pipeline.monitoring.profile_file import dumps
 from pipeline.partition import Partition
 from pipeline.replay import Replayed, replay, tree_code
 from pipeline.scoring.fingerprint import of_many
@@ -59,8 +61,18 @@ def train(
     settings = job.declaration.train
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
-    candidate = fit(code, _together(job, nights), settings, job.declaration.model.output)
-    return _register(env, job, candidate, nights, as_of)
+    rows = _together(job, nights)
+    candidate = fit(code, rows, settings, job.declaration.model.output)
+    profile = _profile(job, candidate, rows, nights)
+    return _register(env, job, candidate, nights, as_of, profile)
+
+
+def _profile(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> Profile:
+    """Inputs of the replayed snapshots, features of the labelled rows, scores of the held-out ones."""
+    declaration = job.declaration
+    features = profile_features(rows.features, candidate.code.schema, declaration.extract.pii)
+    scores = profile_scores(candidate.holdout_scores, declaration.model.threshold)
+    return merge([*(night.inputs for night in nights), features, scores])
 
 
 def _refuse_future(job: Job, days: Sequence[Partition], as_of: datetime, now: datetime) -> None:
@@ -88,7 +100,12 @@ def _together(job: Job, nights: Sequence[Replayed]) -> TrainingRows:
 
 
 def _register(
-    env: Environment, job: Job, candidate: Candidate, nights: Sequence[Replayed], as_of: datetime
+    env: Environment,
+    job: Job,
+    candidate: Candidate,
+    nights: Sequence[Replayed],
+    as_of: datetime,
+    profile: Profile,
 ) -> ModelVersion:
     declaration = job.declaration
     left_out = {night.partition.key: night.refused for night in nights if night.refused}
@@ -102,7 +119,7 @@ def _register(
         left_out=left_out,
     )
     sample = next(night.rows.features for night in nights if night.rows is not None).head(100)
-    registered = registry_of(env).register(candidate, lineage, sample)
+    registered = registry_of(env).register(candidate, lineage, sample, dumps(profile))
     source = candidate.code.source
     made = ModelVersion(
         job=job.name,
@@ -126,6 +143,8 @@ def _register(
         metrics=_metrics_json(candidate, left_out),
         owners=lineage.owners,
         registry_run_id=registered.run_id,
+        profile_uri=registered.profile_uri,
+        profile_sha256=registered.profile_sha256,
     )
     with env.engine.begin() as connection:
         versions.insert(connection, made)

@@ -219,6 +219,18 @@ def visible_run(connection: sa.Connection, job: str, partition: Partition) -> Re
     return cast(Record | None, connection.execute(statement).mappings().first())
 
 
+def visible_before(connection: sa.Connection, job: str, partition: Partition, most: int) -> list[Record]:
+    """The runs that readers see of the last days before a partition, at most so many, the newest first."""
+    statement = (
+        sa.select(runs)
+        .join(pointer, pointer.c.run_no == runs.c.run_no)
+        .where(pointer.c.job == job, pointer.c.day < partition.day)
+        .order_by(pointer.c.day.desc())
+        .limit(most)
+    )
+    return [cast(Record, row) for row in connection.execute(statement).mappings()]
+
+
 def stale_parquet(connection: sa.Connection, job: str) -> list[Partition]:
     """Days whose current Parquet file is not the one of the run that readers see."""
     statement = sa.select(pointer.c.day).where(

@@ -59,6 +59,8 @@ class Registered:
     model_sha256: str
     baseline_uri: str
     baseline_sha256: str
+    profile_uri: str
+    profile_sha256: str
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,10 @@ class Registry:
     url: str
     artifacts: UPath
 
-    def register(self, candidate: Candidate, lineage: Lineage, sample: pd.DataFrame) -> Registered:
-        """Log model, baseline, feature source, parameters and metrics; register a new version of the job.
+    def register(
+        self, candidate: Candidate, lineage: Lineage, sample: pd.DataFrame, profile: bytes
+    ) -> Registered:
+        """Log model, baseline, feature source, profile, parameters and metrics; register a new version.
 
         `sample` is a feature frame that fixes the signature; none of its values is stored. Raises ModelError,
         before anything is logged, for a model that no night would load; RegistryError when MLflow refuses.
@@ -77,9 +81,11 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             models.save(candidate.model, Path(folder), "model")
             with _mlflow(self.url):
-                return self._log(candidate, lineage, sample, Path(folder))
+                return self._log(candidate, lineage, sample, profile, Path(folder))
 
-    def _log(self, candidate: Candidate, lineage: Lineage, sample: pd.DataFrame, folder: Path) -> Registered:
+    def _log(
+        self, candidate: Candidate, lineage: Lineage, sample: pd.DataFrame, profile: bytes, folder: Path
+    ) -> Registered:
         import mlflow
         from mlflow.models import infer_signature
         from mlflow.sklearn import log_model
@@ -94,6 +100,9 @@ class Registry:
             mlflow.log_text(candidate.code.source, f"features/{lineage.job}.py")
             baseline, baseline_sha256 = models.save(candidate.baseline, folder, "baseline")
             mlflow.log_artifact(str(baseline), "baseline")
+            profile_file = folder / "profile.json.zst"
+            profile_file.write_bytes(profile)
+            mlflow.log_artifact(str(profile_file), "profile")
             # MLflow tells on stderr what the command itself tells better.
             with contextlib.redirect_stderr(io.StringIO()):
                 logged = log_model(
@@ -116,6 +125,8 @@ class Registry:
                 model_sha256=sha256_of(fetch(model_uri, folder, self.url)),
                 baseline_uri=f"{run.info.artifact_uri.rstrip('/')}/baseline/{baseline.name}",
                 baseline_sha256=baseline_sha256,
+                profile_uri=f"{run.info.artifact_uri.rstrip('/')}/profile/{profile_file.name}",
+                profile_sha256=sha256_of(profile_file),
             )
 
     def mirror(self, job: str, version: int) -> None:

@@ -18,6 +18,8 @@ from upath import UPath
 
 from pipeline.adapters.store import Store, sha256_of
 from pipeline.errors import FatalError, TransientError
+from pipeline.monitoring.profile import Profile, merge
+from pipeline.monitoring.profile_file import loads
 from pipeline.run import BATCH_ROWS, WITHHELD, RuleResult, Run, Snapshot, Verdicts
 
 _RESULTS = TypeAdapter(tuple[RuleResult, ...])
@@ -124,6 +126,19 @@ def part_file(store: Store, run: Run, part: int) -> UPath:
 def unanswered_file(store: Store, run: Run, part: int) -> UPath:
     """The snapshot rows of one part that no step of a chain answered."""
     return store.run_folder(run) / f"unanswered-{part:05d}.parquet"
+
+
+def profile_file(store: Store, run: Run, part: int) -> UPath:
+    """The profile of one part."""
+    return store.run_folder(run) / f"profile-{part:05d}.json.zst"
+
+
+def load_profile(store: Store, run: Run, parts: int) -> Profile | None:
+    """The profile of a run's parts together; None where one is missing, FatalError where one is broken."""
+    try:
+        return merge([loads(profile_file(store, run, part).read_bytes()) for part in range(parts)])
+    except FileNotFoundError:
+        return None
 
 
 def predictions_file(store: Store, run: Run) -> UPath:

@@ -94,6 +94,8 @@ class Candidate:
     last: date
     seed: int
     holdout: Holdout
+    holdout_scores: npt.NDArray[np.float64]
+    """What the model fitted before the hold-out says of its rows: as new to it as a night's rows are."""
 
 
 def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> Candidate:
@@ -105,7 +107,7 @@ def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> 
     rows = _labelled(rows, output).ordered()
     nights = rows.nights()
     with one_thread():
-        holdout = _measured(code, rows, train, output)
+        holdout, holdout_scores = _measured(code, rows, train, output)
         return Candidate(
             code=code,
             output=output,
@@ -117,6 +119,7 @@ def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> 
             last=nights[-1],
             seed=train.seed,
             holdout=holdout,
+            holdout_scores=holdout_scores,
         )
 
 
@@ -151,7 +154,9 @@ def _labelled(rows: TrainingRows, output: Output) -> TrainingRows:
     return TrainingRows(rows.features, label, rows.day, rows.key)
 
 
-def _measured(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> Holdout:
+def _measured(
+    code: FeatureCode, rows: TrainingRows, train: Train, output: Output
+) -> tuple[Holdout, npt.NDArray[np.float64]]:
     nights = rows.nights()
     if len(nights) <= train.holdout_nights:
         raise FatalError(
@@ -164,15 +169,20 @@ def _measured(code: FeatureCode, rows: TrainingRows, train: Train, output: Outpu
     if output == "probability":
         _refuse_one_class(earlier, "the nights before the hold-out")
         _refuse_one_class(later, "the hold-out's nights")
-    return Holdout(
+    scores, baseline = (
+        predict(_fitted(code, maker, earlier, train.seed), later.features, output)
+        for maker in ("make_model", "make_baseline")
+    )
+    holdout = Holdout(
         first=later.nights()[0],
         last=nights[-1],
         nights=train.holdout_nights,
         rows=len(later.label),
         mean_label=float(later.label.mean()),
-        model=_metrics(_fitted(code, "make_model", earlier, train.seed), later, output),
-        baseline=_metrics(_fitted(code, "make_baseline", earlier, train.seed), later, output),
+        model=_metrics(scores, later.label, output),
+        baseline=_metrics(baseline, later.label, output),
     )
+    return holdout, scores
 
 
 def _refuse_one_class(rows: TrainingRows, which: str) -> None:
@@ -196,18 +206,17 @@ def _fitted(code: FeatureCode, maker: str, rows: TrainingRows, seed: int) -> Bas
     raise FatalError(message)
 
 
-def _metrics(estimator: BaseEstimator, rows: TrainingRows, output: Output) -> Metrics:
+def _metrics(scores: npt.NDArray[np.float64], label: npt.NDArray[Any], output: Output) -> Metrics:
     from sklearn import metrics
 
-    scores = predict(estimator, rows.features, output)
     if output == "probability":
         return {
-            "auc": float(metrics.roc_auc_score(rows.label, scores)),
-            "log_loss": float(metrics.log_loss(rows.label, scores)),
-            "brier": float(metrics.brier_score_loss(rows.label, scores)),
+            "auc": float(metrics.roc_auc_score(label, scores)),
+            "log_loss": float(metrics.log_loss(label, scores)),
+            "brier": float(metrics.brier_score_loss(label, scores)),
         }
     return {
-        "mae": float(metrics.mean_absolute_error(rows.label, scores)),
-        "rmse": float(metrics.root_mean_squared_error(rows.label, scores)),
-        "bias": float((scores - rows.label).mean()),
+        "mae": float(metrics.mean_absolute_error(label, scores)),
+        "rmse": float(metrics.root_mean_squared_error(label, scores)),
+        "bias": float((scores - label).mean()),
     }

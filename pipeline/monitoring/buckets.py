@@ -52,7 +52,12 @@ class Buckets:
         codes = codes_of(values)
         # No more than BOUND buckets of a sample: all of them need that level at least, and are counted fast.
         level = _level(np.sort(codes[:_SAMPLE]))
-        return cls._of_few(level, *_counted(codes >> level))
+        return cls._of_few(level, *counted(codes >> level))
+
+    @classmethod
+    def of_counted(cls, values: Floats, counts: Codes) -> Self:
+        """Of distinct finite numbers, float64 (m,), and how often each is there, int64 (m,)."""
+        return cls._of_few(0, codes_of(values), counts)
 
     @classmethod
     def merged(cls, many: Sequence[Buckets]) -> Self:
@@ -99,14 +104,14 @@ def _bit_length(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
     return np.frexp(apart.astype(np.float64))[1]
 
 
-def _counted(codes: Codes) -> tuple[Codes, Codes]:
-    """Distinct codes and their counts, in no order."""
-    if len(codes) and (span := int(codes.max()) - (lowest := int(codes.min()))) < _DENSE:
-        counts = np.bincount(codes - lowest, minlength=span + 1)
+def counted(numbers: Codes) -> tuple[Codes, Codes]:
+    """Distinct whole numbers and their counts, in no order."""
+    if len(numbers) and (span := int(numbers.max()) - (lowest := int(numbers.min()))) < _DENSE:
+        counts = np.bincount(numbers - lowest, minlength=span + 1)
         used = np.flatnonzero(counts)
         return used + lowest, counts[used]
-    counted = pc.value_counts(pa.array(codes))
-    return counted.field(0).to_numpy(), counted.field(1).to_numpy()
+    found = pc.value_counts(pa.array(numbers))
+    return found.field(0).to_numpy(), found.field(1).to_numpy()
 
 
 def _summed(codes: Codes, counts: Codes) -> tuple[Codes, Codes]:

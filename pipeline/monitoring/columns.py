@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.monitoring.buckets import Buckets, Codes, Floats
+from pipeline.monitoring.buckets import Buckets, Codes, Floats, counted
 
 MOST_VALUES = 4096
 """Values of a category that are counted exactly; beyond, only frequent ones are kept."""
@@ -104,10 +104,28 @@ def numbers(values: Floats, missing: int = 0) -> Numbers:
     )
 
 
+def whole_numbers(values: Codes, missing: int = 0) -> Numbers:
+    """Of int64 (n,), and of further rows that are missing; numbers above 2**53 are rounded."""
+    if len(values) == 0:
+        return numbers(np.empty(0), missing)
+    distinct, counts = counted(values)
+    present = distinct.astype(np.float64)
+    mean = float(np.average(present, weights=counts))
+    return Numbers(
+        rows=len(values) + missing,
+        missing=missing,
+        mean=mean,
+        m2=float(counts @ (present - mean) ** 2),
+        min=float(present.min()),
+        max=float(present.max()),
+        buckets=Buckets.of_counted(present, counts),
+    )
+
+
 def categories(values: pa.Array) -> Categories:
     """Of texts or truth values; null is missing."""
-    counted = pc.value_counts(values.drop_null())
-    names, counts = counted.field(0), counted.field(1).to_numpy()
+    found = pc.value_counts(values.drop_null())
+    names, counts = found.field(0), found.field(1).to_numpy()
     undercount = 0
     if len(counts) > MOST_VALUES:
         undercount = _least(counts)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.job import ColumnType, Extract
 from pipeline.monitoring.buckets import Floats
-from pipeline.monitoring.columns import Column, Unread, categories, merged, numbers
+from pipeline.monitoring.columns import Column, Unread, categories, merged, numbers, whole_numbers
 from pipeline.partition import Instants
 from pipeline.scoring.feature_code import FeatureType
 
@@ -72,6 +71,24 @@ def profile_features(
     return Profile(feature={name: _feature(frame[name], kind, name in pii) for name, kind in schema.items()})
 
 
+def profile_scored(
+    rows: pa.RecordBatch,
+    extract: Extract,
+    instants: Instants,
+    frame: pd.DataFrame,
+    schema: Mapping[str, FeatureType],
+) -> Profile:
+    """Of snapshot rows and of the features that were made of them.
+
+    A feature that is an input as it was read is measured once.
+    """
+    inputs = profile_inputs(rows, extract, instants).input
+    read = {name: column for name, column in inputs.items() if not isinstance(column, Unread)}
+    same = {name: read[name] for name in schema if name in read and _is_same(rows.column(name), frame[name])}
+    others = {name: kind for name, kind in schema.items() if name not in same}
+    return Profile(input=inputs, feature=same | dict(profile_features(frame, others, extract.pii).feature))
+
+
 def profile_scores(scores: Floats, threshold: float | None) -> Profile:
     """Of scores float64 (n,), and of the decisions that follow from them where there is a threshold."""
     columns: dict[str, Column] = {SCORE: numbers(scores)}
@@ -83,24 +100,6 @@ def profile_scores(scores: Floats, threshold: float | None) -> Profile:
 def merge(profiles: Sequence[Profile]) -> Profile:
     """The profile of all their rows together; a column that some lack is that of the others."""
     return Profile(**{part: _merged_part([profile.part(part) for profile in profiles]) for part in PARTS})
-
-
-class Tally:
-    """The merged profile of what several threads hand in."""
-
-    def __init__(self) -> None:
-        self._profile = Profile()
-        self._lock = Lock()
-
-    def add(self, profile: Profile) -> None:
-        """Take in the profile of some rows."""
-        with self._lock:
-            self._profile = merge([self._profile, profile])
-
-    @property
-    def profile(self) -> Profile:
-        """The profile of all rows so far."""
-        return self._profile
 
 
 def _merged_part(parts: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
@@ -122,14 +121,29 @@ def _input(column: pa.Array | pa.ChunkedArray, kind: ColumnType, instants: Insta
     if name == "date":
         days = values.view(pa.int32()).to_numpy().astype(np.float64)
         return numbers(days - np.datetime64(instants.day).astype(np.int64), column.null_count)
-    # Not the safe cast: whole numbers above 2**53 are as good as their neighbours here.
-    return numbers(pc.cast(values, pa.float64(), safe=False).to_numpy(), column.null_count)
+    if pa.types.is_integer(values.type):
+        return whole_numbers(values.cast(pa.int64()).to_numpy(), column.null_count)
+    return numbers(values.cast(pa.float64()).to_numpy(), column.null_count)
+
+
+def _is_same(column: pa.Array, feature: pd.Series[str] | pd.Series[float]) -> bool:
+    """Whether a feature has the very values of an input, both as numbers or both as texts."""
+    if feature.dtype == np.float64:
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+            return False
+        values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return np.array_equal(values, feature.to_numpy(), equal_nan=True)
+    return bool(pa.types.is_string(column.type) and _texts(feature).equals(column))
 
 
 def _feature(column: pd.Series[str] | pd.Series[float], kind: FeatureType, is_unread: bool) -> Column:
     if is_unread:
         return Unread(len(column), int(column.isna().sum()))
     if kind.startswith("category"):
-        values = pa.array(column, from_pandas=True)
-        return categories(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
+        return categories(_texts(column))
     return numbers(np.asarray(column, dtype=np.float64))
+
+
+def _texts(column: pd.Series[str] | pd.Series[float]) -> pa.Array:
+    values = pa.array(column, pa.string(), from_pandas=True)
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values

@@ -21,6 +21,7 @@ from upath import UPath
 from pipeline.adapters import models
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.adapters.registry import Lineage, Registered, Registry, fetch
+from pipeline.adapters.store import sha256_of
 from pipeline.adapters.versions import ModelVersion
 from pipeline.errors import ModelError, RegistryError
 from pipeline.lifecycle.fit import Candidate, Holdout
@@ -35,6 +36,7 @@ def make_model(): ...
 def make_baseline(): ...
 """
 SAMPLE = pd.DataFrame({"size": [12345.678, 2.0, 3.0, 4.0]})
+PROFILE = b"a profile of the training rows"
 LINEAGE = Lineage(
     job="toy",
     description="Whether a toy is large.",
@@ -99,6 +101,7 @@ def candidate(model: BaseEstimator | None = None) -> Candidate:
         last=date(2013, 5, 1),
         seed=7,
         holdout=held,
+        holdout_scores=np.full(8, 0.25),
     )
 
 
@@ -118,7 +121,7 @@ def test_what_is_registered_can_be_loaded_from_the_store_alone(
     registry: Registry, lineage: Lineage, tmp_path: Path
 ) -> None:
     made = candidate()
-    registered = registry.register(made, lineage, SAMPLE)
+    registered = registry.register(made, lineage, SAMPLE, PROFILE)
     for uri, sha256, fitted in (
         (registered.model_uri, registered.model_sha256, made.model),
         (registered.baseline_uri, registered.baseline_sha256, made.baseline),
@@ -126,10 +129,12 @@ def test_what_is_registered_can_be_loaded_from_the_store_alone(
         assert uri.startswith(f"file://{tmp_path}/registry/{lineage.job}/")
         loaded = models.load(fetch(uri, tmp_path), sha256, models.sklearn_version())
         np.testing.assert_array_equal(loaded.predict_proba(SAMPLE), fitted.predict_proba(SAMPLE))
+    profile = fetch(registered.profile_uri, tmp_path)
+    assert (profile.read_bytes(), sha256_of(profile)) == (PROFILE, registered.profile_sha256)
 
 
 def test_mlflow_shows_what_made_the_version(registry: Registry, lineage: Lineage) -> None:
-    registered = registry.register(candidate(), lineage, SAMPLE)
+    registered = registry.register(candidate(), lineage, SAMPLE, PROFILE)
     run = client(registry).get_run(registered.run_id)
     assert run.data.metrics == {
         "holdout_auc": 0.75,
@@ -142,16 +147,16 @@ def test_mlflow_shows_what_made_the_version(registry: Registry, lineage: Lineage
     assert run.data.tags["feature_version"] == candidate().code.version
     assert run.data.tags["data_fingerprint"] == "f" * 64
     artifacts = {found.path for found in client(registry).list_artifacts(registered.run_id)}
-    assert artifacts == {"baseline", "features"}
+    assert artifacts == {"baseline", "features", "profile"}
 
 
 def test_versions_of_a_job_are_counted(registry: Registry, lineage: Lineage) -> None:
-    numbers = [registry.register(candidate(), lineage, SAMPLE).version for _ in range(2)]
+    numbers = [registry.register(candidate(), lineage, SAMPLE, PROFILE).version for _ in range(2)]
     assert numbers == [1, 2]
 
 
 def test_no_value_of_the_sample_is_stored(registry: Registry, lineage: Lineage, tmp_path: Path) -> None:
-    registry.register(candidate(), lineage, SAMPLE)
+    registry.register(candidate(), lineage, SAMPLE, PROFILE)
     files = [path for path in (tmp_path / "registry").rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if b"12345.678" in path.read_bytes()]
@@ -161,21 +166,21 @@ def test_a_model_that_no_night_would_load_is_refused_before_anything_is_logged(
     registry: Registry, lineage: Lineage
 ) -> None:
     with pytest.raises(ModelError, match=r"known types only; got .*Foreign"):
-        registry.register(candidate(Foreign()), lineage, SAMPLE)
+        registry.register(candidate(Foreign()), lineage, SAMPLE, PROFILE)
     assert client(registry).get_experiment_by_name(lineage.job) is None
 
 
 def test_nothing_is_said_on_the_terminal(
     registry: Registry, lineage: Lineage, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    registry.register(candidate(), lineage, SAMPLE)
+    registry.register(candidate(), lineage, SAMPLE, PROFILE)
     registry.mirror(lineage.job, 1)
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_alias_follows_the_champion(registry: Registry, lineage: Lineage) -> None:
     assert registry.alias(lineage.job) is None
-    registry.register(candidate(), lineage, SAMPLE)
+    registry.register(candidate(), lineage, SAMPLE, PROFILE)
     assert registry.alias(lineage.job) is None
     registry.mirror(lineage.job, 1)
     assert registry.alias(lineage.job) == 1
@@ -198,11 +203,11 @@ def test_a_registry_that_is_away_is_told_without_its_password(server: EmbeddedSe
 
 
 def test_files_that_a_night_could_load_have_no_faults(registry: Registry, lineage: Lineage) -> None:
-    assert registry.artifact_faults(version(registry.register(candidate(), lineage, SAMPLE))) == []
+    assert registry.artifact_faults(version(registry.register(candidate(), lineage, SAMPLE, PROFILE))) == []
 
 
 def test_missing_and_changed_files_are_told(registry: Registry, lineage: Lineage) -> None:
-    registered = registry.register(candidate(), lineage, SAMPLE)
+    registered = registry.register(candidate(), lineage, SAMPLE, PROFILE)
     Path(registered.model_uri.removeprefix("file://")).unlink()
     Path(registered.baseline_uri.removeprefix("file://")).write_bytes(b"changed")
     gone, changed = registry.artifact_faults(version(registered))

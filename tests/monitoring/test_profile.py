@@ -28,14 +28,16 @@ from pipeline.monitoring.columns import (
 )
 from pipeline.monitoring.profile import (
     Profile,
-    Tally,
     merge,
     profile_features,
     profile_inputs,
+    profile_scored,
     profile_scores,
 )
 from pipeline.monitoring.profile_file import dumps, loads
+from pipeline.monitoring.profiler import Profiler
 from pipeline.partition import Instants
+from pipeline.scoring.feature_code import FeatureType
 
 RANDOM = np.random.default_rng(11)
 FINITE = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e100, max_value=1e100)
@@ -74,6 +76,19 @@ ROWS = pa.table(
         ),
     }
 )
+BATCH = ROWS.to_batches()[0]
+FRAME = pd.DataFrame(
+    {
+        "kind": pd.Series(["ball", None], dtype="str"),
+        "amount": [2.5, np.nan],
+        "items": [3.0, 2.0**60],
+        "name": pd.Series(["Ada", "Bo"], dtype="str"),
+        "half": [1.0, 2.0],
+    }
+)
+SCHEMA: dict[str, FeatureType] = {
+    "kind": "category?", "amount": "float?", "items": "float", "name": "category", "half": "float"
+}  # fmt: skip
 
 
 def exact(column: Column) -> dict[str, Any]:
@@ -148,9 +163,9 @@ def test_merged_categories_are_those_of_all_rows(parts: list[list[str | None]]) 
 
 def test_profiles_of_shards_merge_into_the_profile_of_the_whole() -> None:
     frame = pd.DataFrame({"kind": pd.Series(["a", "b"] * 500, dtype="str"), "x": RANDOM.normal(size=1000)})
-    schema = {"kind": "category", "x": "float"}
-    whole = profile_features(frame, schema)  # type: ignore[arg-type]  # literals widen in a dict
-    shards = [profile_features(frame[at : at + 300], schema) for at in range(0, 1000, 300)]  # type: ignore[arg-type]
+    schema: dict[str, FeatureType] = {"kind": "category", "x": "float"}
+    whole = profile_features(frame, schema)
+    shards = [profile_features(frame[at : at + 300], schema) for at in range(0, 1000, 300)]
     together = merge(shards[::-1])
     assert {name: exact(column) for name, column in together.feature.items()} == {
         name: exact(column) for name, column in whole.feature.items()
@@ -162,12 +177,23 @@ def test_a_column_that_came_later_is_that_of_the_profiles_which_have_it() -> Non
     assert [column.rows for column in merge([earlier, later]).input.values()] == [3, 2]
 
 
-def test_a_tally_holds_what_was_added() -> None:
-    tally = Tally()
+def test_a_profiler_counts_the_inputs_of_all_rows_and_the_rest_where_a_model_answered() -> None:
+    profiler = Profiler(EXTRACT, NIGHT, threshold=0.5)
     for _ in range(3):
-        tally.add(profile_scores(np.array([0.2, 0.8]), threshold=0.5))
-    assert tally.profile.score["score"].rows == 6
-    assert exact(tally.profile.score["decision"])["values"] == {"true": 3, "false": 3}
+        profiler.scored(BATCH, FRAME, SCHEMA, np.array([0.2, 0.8]))
+    profiler.unscored(BATCH)
+    profile = profiler.profile
+    assert {column.rows for column in profile.input.values()} == {8}
+    assert {column.rows for column in (*profile.feature.values(), *profile.score.values())} == {6}
+    assert exact(profile.score["decision"])["values"] == {"true": 3, "false": 3}
+
+
+def test_a_feature_that_is_an_input_as_read_is_measured_once_and_alike() -> None:
+    profile = profile_scored(BATCH, EXTRACT, NIGHT, FRAME, SCHEMA)
+    same = {name for name in SCHEMA if profile.feature[name] is profile.input.get(name)}
+    assert same == {"kind", "amount", "items"}
+    alone = profile_features(FRAME, SCHEMA, EXTRACT.pii).feature
+    assert {n: exact(c) for n, c in profile.feature.items()} == {n: exact(c) for n, c in alone.items()}
 
 
 # What is kept
