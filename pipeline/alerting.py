@@ -26,7 +26,9 @@ from pipeline.settings import Settings
 
 log = structlog.get_logger()
 
-_SILENT: tuple[Trigger, ...] = ("backfill", "train")
+SILENT: tuple[Trigger, ...] = ("backfill", "train")
+"""Triggers that never page."""
+
 _RETRIED = timedelta(hours=24)
 
 QUIET_NIGHTS = 3
@@ -48,7 +50,7 @@ def alert_failed(
     Works where the declaration is broken. Where the alert cannot be recorded, it is sent all the same and
     the error raised.
     """
-    if trigger in _SILENT:
+    if trigger in SILENT:
         return False
     declared, channel = _declared(env.project, job_name)
     subject, visible = _known(env, job_name, partition)
@@ -98,7 +100,7 @@ def alert_findings(
     `findings` are all that `day` shows of `kinds`: an episode of these that is not among them has a quiet
     night. Raises DeclarationError where the declaration is broken.
     """
-    if trigger in _SILENT:
+    if trigger in SILENT:
         return 0
     job = load_job(env.project, job_name)
     owners, channel = job.declaration.owners, job.declaration.alerts.channel

@@ -301,14 +301,19 @@ def alerts(
         int | None, typer.Option("--resolve", metavar="NUMBER", help="End an alert's episode.")
     ] = None,
     by: Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who takes it on or ends it.")] = None,
+    limits: Annotated[
+        bool, typer.Option("--limits", help="False alarms, promised and measured; what each column can show.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what the owners were told and what became of it; take an alert on, or end its episode."""
-    from pipeline.cli.alerts import Change, run_alerts, run_change
+    from pipeline.cli.alerts import Change, run_alerts, run_change, run_limits
 
     environment = _environment()
     change = Change.asked(acknowledge, resolve, by)
-    if change is None:
+    if limits:
+        run_limits(environment, job, as_json=as_json)
+    elif change is None:
         run_alerts(environment, job, lasting=lasting, as_json=as_json)
     else:
         run_change(environment, job, change, as_json=as_json)

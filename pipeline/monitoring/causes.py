@@ -73,9 +73,7 @@ class _Group:
     places: tuple[int, ...]
 
 
-def _finding(
-    job: str, judged: Judged, breaks: npt.NDArray[np.bool_], night: int, group: _Group
-) -> Finding:
+def _finding(job: str, judged: Judged, breaks: npt.NDArray[np.bool_], night: int, group: _Group) -> Finding:
     statistics, days = judged.watched.statistics, judged.watched.days
     strength = np.abs(judged.surprise.z[night]) / judged.limits[night]
     order = sorted(

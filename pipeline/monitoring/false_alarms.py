@@ -1,4 +1,4 @@
-"""The promise beside what came of it: alerts that a job's own history would have raised, with their interval."""
+"""The promise beside what came of it: alerts that a job's own history would have raised."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Rate:
 
 @dataclass(frozen=True)
 class Smallest:
-    """The smallest lasting change of a column that is told, in the metric's own unit, from what is usual."""
+    """The smallest lasting change upwards that is told on five nights of six, in the metric's own unit."""
 
     part: str
     column: str
     metric: str
     usual: float
-    up: float
+    change: float
 
 
 def alerts_of(job: str, judged: Judged) -> Iterator[Finding]:
-    """The alerts that the nights would have raised one after another, each judged by those before it alone."""
+    """The alerts that the nights would have raised in turn, each judged by those before it alone."""
     breaks = broken(judged)
     lasting: dict[str, tuple[Finding, int]] = {}
     for night in range(len(judged.watched.days)):
@@ -64,7 +64,7 @@ def is_same(first: Finding, later: Finding) -> bool:
 
 
 def rate(alerts: int, nights: int, monitor: Monitor) -> Rate:
-    """The yearly rate with its interval of Clopper and Pearson, 1934; at most one alert a night is counted."""
+    """The yearly rate with its interval (Clopper and Pearson, 1934); one alert a night at most is counted."""
     from scipy.stats import binomtest
 
     interval = binomtest(alerts, nights).proportion_ci(CONFIDENCE, method="exact")

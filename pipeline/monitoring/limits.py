@@ -53,10 +53,10 @@ def judge(metrics: pd.DataFrame, monitor: Monitor) -> Judged:
     return judged(nights, surprises(nights), monitor)
 
 
-def surprises(nights: Watched, first: int = LEAST) -> Surprise:
-    """How far each night from `first` on lies from those before it."""
+def surprises(nights: Watched, known: Surprise | None = None) -> Surprise:
+    """How far each night lies from those before it; `known` are surprises of the first nights."""
     floors = np.array([statistic.floor for statistic in nights.statistics])
-    return surprise(nights.values, np.asarray(nights.days.day_of_week, dtype=np.int64), floors, first)
+    return surprise(nights.values, np.asarray(nights.days.day_of_week, dtype=np.int64), floors, known)
 
 
 def judged(nights: Watched, measured: Surprise, monitor: Monitor, first: int = 0) -> Judged:
@@ -81,9 +81,7 @@ def _lasting(surprises: Floats, nights_running: int) -> Floats:
     return lasting
 
 
-def _limits(
-    nights: Watched, lasting: Floats, measured: Surprise, monitor: Monitor, first: int
-) -> Floats:
+def _limits(nights: Watched, lasting: Floats, measured: Surprise, monitor: Monitor, first: int) -> Floats:
     families = np.array([statistic.family for statistic in nights.statistics])
     names = np.unique(families)
     chance = monitor.false_alarms_a_year / DAYS_A_YEAR / len(names)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.monitoring.columns import Categories, Column, Numbers
 from pipeline.monitoring.metrics import Metric
-from pipeline.monitoring.profile import PARTS, Profile
+from pipeline.monitoring.profile import PARTS, Part, Profile
 
 MOST_SHARES = 20
 """Categories of a column whose shares are watched, the most frequent ones."""
@@ -27,14 +27,13 @@ def nightly_metrics(profile: Profile, rolling: Profile, previous: Profile | None
     return shares if copied is None else [*shares, Metric("rows", "rows", "copied_share", "none", copied)]
 
 
-def _shares(part: str, profile: Profile, rolling: Profile) -> Iterator[Metric]:
-    where = "input" if part == "input" else "feature"
-    for name, column in profile.part(where).items():
-        usual = rolling.part(where).get(name)
+def _shares(part: Part, profile: Profile, rolling: Profile) -> Iterator[Metric]:
+    for name, column in profile.part(part).items():
+        usual = rolling.part(part).get(name)
         present = column.rows - column.missing
         if isinstance(column, Categories) and isinstance(usual, Categories) and present:
             for value in _frequent(usual):
-                yield Metric(where, name, f"share:{value}", "none", column.counts.get(value, 0) / present)
+                yield Metric(part, name, f"share:{value}", "none", column.counts.get(value, 0) / present)
 
 
 def _frequent(usual: Categories) -> list[str]:

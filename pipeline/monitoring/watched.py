@@ -1,7 +1,8 @@
 """What is watched from night to night: metrics brought to a scale on which nights spread evenly.
 
 A share p becomes arcsin(sqrt(p)), whose sampling error 1 / (2 sqrt(rows)) does not depend on p (Anscombe,
-1948); a divergence and a number of rows become logarithms; a mean is told in standard deviations of its column.
+1948); a divergence and a number of rows become logarithms; a mean is told in standard deviations of its
+column.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pandas as pd
 from pipeline.monitoring.divergence import BINS
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 ROW_SHARES = ("quarantined_share", "withheld_share", "fallback_share")
 SHARES = (*ROW_SHARES, "missing_share", "unseen_share", "share_over_threshold")
@@ -49,19 +51,18 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Watched:
-    """Statistics of consecutive nights: `values` and `raw` float64 (nights, statistics), NaN where not measured.
+    """Statistics of consecutive nights: `values` float64 (nights, statistics), NaN where not measured.
 
-    `raw` holds the metrics themselves, `rows` float64 (nights,) the rows of each night.
+    `raw`, of that shape, holds the metrics themselves.
     """
 
     days: pd.DatetimeIndex
     statistics: tuple[Statistic, ...]
     values: Floats
     raw: Floats
-    rows: Floats
 
-    def of(self, metric: str) -> Floats:
-        """bool (statistics,): which ones are of that metric."""
+    def of(self, metric: str) -> Flags:
+        """Which ones are of that metric, bool (statistics,)."""
         return np.array([statistic.metric == metric for statistic in self.statistics], dtype=bool)
 
 
@@ -78,7 +79,6 @@ def watched(metrics: pd.DataFrame) -> Watched:
         statistics=tuple(statistic for statistic, _, _ in made),
         values=np.column_stack([values for _, values, _ in made]),
         raw=np.column_stack([raw for _, _, raw in made]),
-        rows=rows,
     )
 
 
@@ -93,8 +93,8 @@ def _statistics(
     wide: pd.DataFrame, spreads: pd.Series[float], rows: float
 ) -> Iterator[tuple[Statistic, Floats, Floats]]:
     noise = 1 / (2 * np.sqrt(rows))
-    for part, column, metric in wide.columns:
-        raw = wide[(part, column, metric)].to_numpy(dtype=np.float64)
+    for place, (part, column, metric) in enumerate(wide.columns.to_frame().itertuples(index=False)):
+        raw = wide.iloc[:, place].to_numpy(dtype=np.float64)
         if metric in SHARES or metric.startswith("share:"):
             values = np.arcsin(np.sqrt(np.clip(raw, 0, 1)))
             floor = noise * (_LEAST_SHARE if metric.startswith("share:") else 1)
@@ -114,7 +114,7 @@ def _statistics(
 
 def _family(part: str, column: str, metric: str) -> str:
     if part == "score":
-        return part
+        return f"{column} {metric}"
     if metric.startswith("share:"):
         return f"{part} {column} shares"
     return "rows share" if metric in ROW_SHARES else f"{part} {metric}"

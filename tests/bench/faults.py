@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit, logit
+
+Scores: TypeAlias = npt.NDArray[np.float64]
 
 NIGHTS = 5
 """How long a fault lasts."""
@@ -19,7 +24,7 @@ class Drawn:
     detail: str
     rows: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame] | None = None
     features: Callable[[pd.DataFrame], pd.DataFrame] | None = None
-    scores: Callable[[np.ndarray], np.ndarray] | None = None
+    scores: Callable[[Scores], Scores] | None = None
     shuffled_labels: bool = False
     stale: bool = False
 
@@ -61,7 +66,8 @@ def _half_a_carrier(draw: np.random.Generator) -> Drawn:
     share = draw.uniform(0.4, 0.6)
 
     def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
-        return rows[(rows["carrier"] != carrier) | (night.random(len(rows)) >= share)]
+        kept: pd.DataFrame = rows[(rows["carrier"] != carrier) | (night.random(len(rows)) >= share)]
+        return kept
 
     return Drawn(f"{share:.0%} of {carrier}", rows=plant)
 
@@ -79,8 +85,9 @@ def _swap(draw: np.random.Generator) -> Drawn:
 def _shifted_scores(draw: np.random.Generator) -> Drawn:
     shift = draw.uniform(0.4, 1.0) * draw.choice([-1, 1])
 
-    def plant(scores: np.ndarray) -> np.ndarray:
-        return 1 / (1 + (1 / scores - 1) * np.exp(-shift))
+    def plant(scores: Scores) -> Scores:
+        shifted: Scores = expit(logit(scores) + shift)
+        return shifted
 
     return Drawn(f"{shift:+.2f} in log odds", scores=plant)
 

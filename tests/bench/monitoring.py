@@ -20,18 +20,18 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import typer
-import yaml
-from faults import FAULTS, NIGHTS
-from nights import replayed
-from planting import Bench, fitted
+from bench.faults import FAULTS, NIGHTS
+from bench.nights import replayed
+from bench.planting import Bench, fitted
+from bench.scoreboard import OURS, PEERS, Planted, Year, clean_year, flagged, plant
 from rich.console import Console
 from rich.table import Table
-from scoreboard import OURS, PEERS, Planted, Year, clean_year, flagged, plant
+from ruamel.yaml import YAML
 
 from pipeline.cli.flights import csv_files
 from pipeline.environment import Environment
@@ -87,7 +87,7 @@ def starts(year: Year, half: str, seeds: int) -> dict[int, date]:
 
 def lines(year: Year, planted: Sequence[Planted], half: str) -> Iterator[Line]:
     """Ours, then each usual rule, as usual and with our false alarms."""
-    unclean = set(yaml.safe_load(UNCLEAN.read_text(encoding="utf-8")))
+    unclean = set(YAML(typ="safe").load(UNCLEAN))
     first, last = HALVES[half]
     clean = [at for at, each in enumerate(year.seen) if first <= each.day <= last and each.day not in unclean]
     days = {year.seen[at].day for at in clean}
@@ -149,7 +149,9 @@ def main(
         planted = list(pool.map(partial(plant, year), names, days, numbers, chunksize=10))
     made = list(lines(year, planted, half))
     if as_json:
-        sys.stdout.write(json.dumps({"half": half, "seeds": seeds, "rules": [asdict(each) for each in made]}) + "\n")
+        sys.stdout.write(
+            json.dumps({"half": half, "seeds": seeds, "rules": [asdict(each) for each in made]}) + "\n"
+        )
     else:
         Console().print(shown(made, seeds, half))
 

@@ -24,7 +24,7 @@ def psi(metrics: pd.DataFrame) -> Scores:
 
 
 def corrected_tests(night: Profile, rolling: Profile) -> Scores:
-    """-log10 p of Kolmogorov-Smirnov and chi-square tests against the rolling nights, Bonferroni corrected."""
+    """-log10 p of Kolmogorov-Smirnov and chi-square tests against the rolling nights, by Bonferroni."""
     columns = {f"{part} {name}": (column, rolling.part(part).get(name)) for part in PARTS
                for name, column in night.part(part).items()}  # fmt: skip
     p = {name: _p(column, baseline) for name, (column, baseline) in columns.items()}
@@ -36,8 +36,10 @@ def _p(column: Column, baseline: Column | None) -> float:
         level = max(column.buckets.level, baseline.buckets.level)
         mine, theirs = column.buckets.at(level), baseline.buckets.at(level)
         codes = np.union1d(mine, theirs)
-        shares = [np.cumsum(np.bincount(np.searchsorted(codes, at), each.buckets.counts, len(codes))) / each.present
-                  for at, each in ((mine, column), (theirs, baseline))]  # fmt: skip
+        shares = [
+            np.cumsum(np.bincount(np.searchsorted(codes, at), each.buckets.counts, len(codes))) / each.present
+            for at, each in ((mine, column), (theirs, baseline))
+        ]
         size = column.present * baseline.present / (column.present + baseline.present)
         return float(stats.kstwobign.sf(np.sqrt(size) * np.abs(shares[0] - shares[1]).max()))
     if isinstance(column, Categories) and isinstance(baseline, Categories):
@@ -48,7 +50,7 @@ def _p(column: Column, baseline: Column | None) -> float:
 
 
 def deviations(values: np.ndarray, names: Sequence[str]) -> Scores:
-    """Of the last night of `values` (nights, figures): distance from the mean of WINDOW nights before, in sds."""
+    """Of the last of `values` (nights, figures): distance from the mean of the WINDOW before, in sds."""
     before = values[-WINDOW - 1 : -1]
     with np.errstate(all="ignore"):
         spread = np.nanstd(before, axis=0, ddof=1) + 1e-9 * np.abs(np.nanmean(before, axis=0)) + 1e-12

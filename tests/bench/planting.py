@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from faults import Drawn
-from nights import Night, Nights
+from bench.faults import Drawn
+from bench.nights import Night, Nights
 
 from pipeline.frames import rows_frame
 from pipeline.monitoring.metrics import Metric, RowCounts, profile_metrics, row_metrics
@@ -78,7 +78,7 @@ class Bench:
         """The job's features, and the temperature that no feature of the job uses."""
         made = self.nights.features(night, rows)
         at = self.temperatures.loc[pd.Timestamp(night.day)]
-        return made.assign(temperature=made["origin"].map(at).astype("float64"))
+        return made.assign(temperature=made["origin"].map(dict(at)).astype("float64"))
 
 
 def _auc(night: Night, rows: pa.Table, scores: Any, fault: Drawn | None, draw: np.random.Generator) -> float:

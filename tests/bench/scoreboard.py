@@ -9,22 +9,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import peers
 import pyarrow as pa
-from faults import FAULTS, NIGHTS
-from nights import Night
-from planting import ROLLING, Bench, Seen, metrics_of
+from bench import peers
+from bench.faults import FAULTS, NIGHTS
+from bench.nights import Night
+from bench.planting import ROLLING, Bench, Seen, metrics_of
 
 from pipeline.job import Monitor
 from pipeline.monitoring.breaks import broken
 from pipeline.monitoring.causes import findings_of
 from pipeline.monitoring.limits import MOST_NIGHTS, Flags, Judged, judge, judged, surprises
 from pipeline.monitoring.profile import merge
-from pipeline.monitoring.surprise import LEAST, WINDOW
+from pipeline.monitoring.surprise import LEAST, WINDOW, Surprise
 from pipeline.monitoring.watched import watched
 
 OURS = "limits of the night"
-PEERS = {"PSI > 0.2": ("psi", 0.2), "KS, chi2 p < .05": ("tests", -np.log10(0.05)), "mean ± 3 sd": ("sd", 3.0)}
+PEERS = {
+    "PSI > 0.2": ("psi", 0.2),
+    "KS, chi2 p < .05": ("tests", -np.log10(0.05)),
+    "mean ± 3 sd": ("sd", 3.0),
+}
 """The usual rules: kind of objection and threshold."""
 
 
@@ -95,7 +99,9 @@ def _objections(
     judgement: Judged, breaks: Flags, at: int, seen: Sequence[Seen], metrics: pd.DataFrame
 ) -> Objections:
     """Of one night by its position in `seen`, which are the nights that were judged."""
-    ours = frozenset(name for finding in findings_of("bench", judgement, breaks, at) for name in finding.columns)
+    ours = frozenset(
+        name for finding in findings_of("bench", judgement, breaks, at) for name in finding.columns
+    )
     if at < LEAST:
         return Objections(ours, {"psi": {}, "tests": {}, "sd": {}})
     rolling = merge([each.profile for each in seen[max(0, at - ROLLING) : at]])
@@ -132,9 +138,7 @@ def plant(year: Year, name: str, start: date, seed: int) -> Planted:
         fault=name,
         detail=fault.detail,
         start=start,
-        with_fault=[
-            _objections(judgement, breaks, begun + at, seen, planted[at]) for at in range(NIGHTS)
-        ],
+        with_fault=[_objections(judgement, breaks, begun + at, seen, planted[at]) for at in range(NIGHTS)],
         without=year.objections[first : first + NIGHTS],
     )
 
@@ -148,13 +152,16 @@ def _with_rows_of(night: Night, stale: Night) -> Night:
 def _judged(year: Year, metrics: pd.DataFrame, back: int, first: int) -> Judged:
     """The last nights judged anew; how far the ones before lay is known from the clean year."""
     nights = watched(metrics)
-    measured = surprises(nights, first - back)
-    clean = {_key(statistic): place for place, statistic in enumerate(year.judged.watched.statistics)}
-    for place, statistic in enumerate(nights.statistics):
-        at = clean.get(_key(statistic))
-        if at is not None:
-            measured.z[: first - back, place] = year.judged.surprise.z[back:first, at]
-    return judged(nights, measured, year.monitor, first - back)
+    clean, before = year.judged, slice(back, first)
+    places = {_key(statistic): place for place, statistic in enumerate(clean.watched.statistics)}
+    at = np.array([places.get(_key(statistic), -1) for statistic in nights.statistics])
+    known = Surprise(
+        *(
+            np.where(at >= 0, each[before][:, at], np.nan)
+            for each in (clean.surprise.z, clean.surprise.centre, clean.surprise.spread)
+        )
+    )
+    return judged(nights, surprises(nights, known), year.monitor, first - back)
 
 
 def _key(statistic: Any) -> tuple[str, str, str]:
