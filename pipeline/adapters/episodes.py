@@ -5,8 +5,8 @@ Functions take a SQLAlchemy connection; the caller owns the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import date
+from collections.abc import Collection, Mapping
+from datetime import date, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +16,11 @@ from pipeline.monitoring.alerts import NIGHTS, Kind, Notice
 
 BY_ITSELF = "nightshift"
 """Who resolved an alert whose cause is not seen any more."""
+
+_DATA: tuple[Kind, ...] = ("structure", "drift")
+_KIN: Mapping[Kind, tuple[Kind, ...]] = dict.fromkeys(_DATA, _DATA)
+"""One change of the data may break its columns first and drift later."""
+_AFTERSHOCK = timedelta(days=1)  # yesterday's outcomes are tonight's features
 
 _LASTS = alerts.c.state.in_(("open", "acknowledged"))
 
@@ -28,11 +33,11 @@ def lock(connection: sa.Connection, job: str) -> None:
 def is_known(connection: sa.Connection, notice: Notice, since: date | None, day: date) -> bool:
     """Whether the episode was raised; one that lasts then lasts until `day` at least.
 
-    It is the same episode while one of that cause lasts, and where one of that kind began on `since`, even
-    if somebody ended it: what they know is not told again.
+    It is the same episode while one of that cause lasts, and where a change of the data began on `since` or
+    the night before, even if somebody ended it: what they know is not told again.
     """
-    ours = (alerts.c.job == notice.job, alerts.c.kind == notice.kind)
-    began = alerts.c.day == since if since else sa.false()
+    ours = (alerts.c.job == notice.job, alerts.c.kind.in_(_KIN.get(notice.kind, (notice.kind,))))
+    began = sa.false() if since is None else alerts.c.day.between(since - _AFTERSHOCK, since)
     same = sa.or_(sa.and_(alerts.c.cause == notice.cause, _LASTS), began)
     last = sa.func.greatest(alerts.c.last_day, day)
     connection.execute(sa.update(alerts).where(*ours, same, _LASTS).values(last_day=last))

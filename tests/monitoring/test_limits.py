@@ -36,7 +36,9 @@ def history(nights: int, seed: int = 0, carried: float = 0.5, weekend: float = 0
     return pd.DataFrame(wide, index=pd.Index(days, name="day"))
 
 
-def walk(draw: np.random.Generator, nights: int, carried: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def walk(
+    draw: np.random.Generator, nights: int, carried: float
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     shocks = draw.standard_normal(nights) * np.sqrt(1 - carried**2)
     for night in range(1, nights):
         shocks[night] += carried * shocks[night - 1]
