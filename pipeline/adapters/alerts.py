@@ -6,7 +6,7 @@ Functions take a SQLAlchemy connection; the caller owns the transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -26,9 +26,16 @@ class Raised:
 
 
 def raise_once(
-    connection: sa.Connection, notice: Notice, run_id: str | None, channel: str | None
+    connection: sa.Connection,
+    notice: Notice,
+    run_id: str | None,
+    channel: str | None,
+    last_day: date | None = None,
 ) -> int | None:
-    """The number of the new alert; None where this cause of the day, or of any for none, was raised."""
+    """The number of the new alert; None where this cause of the day, or of any for none, was raised.
+
+    An episode may have been seen until a later day, `last_day`, than the notice's own.
+    """
     if notice.day is None and _is_raised(connection, notice):
         return None
     statement = insert(alerts).values(
@@ -40,6 +47,7 @@ def raise_once(
         owner=notice.owner,
         message=notice.text,
         channel=channel,
+        last_day=last_day or notice.day,
     )
     statement = statement.on_conflict_do_nothing(constraint="alerts_once")
     return connection.execute(statement.returning(alerts.c.alert_no)).scalar_one_or_none()

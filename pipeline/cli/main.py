@@ -321,3 +321,33 @@ def status(
     from pipeline.cli.status import run_status
 
     run_status(_environment(), job, first, last, as_json=as_json)
+
+
+@app.command()
+@guarded
+def alerts(
+    job: JobName,
+    lasting: Annotated[bool, typer.Option("--open", help="Only those that are not resolved.")] = False,
+    acknowledge: Annotated[
+        int | None, typer.Option("--acknowledge", metavar="NUMBER", help="Take an open alert on.")
+    ] = None,
+    resolve: Annotated[
+        int | None, typer.Option("--resolve", metavar="NUMBER", help="End an alert's episode.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who takes it on or ends it.")] = None,
+    limits: Annotated[
+        bool, typer.Option("--limits", help="False alarms, promised and measured; what each column can show.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the owners were told and what became of it; take an alert on, or end its episode."""
+    from pipeline.cli.alerts import Change, run_alerts, run_change, run_limits
+
+    environment = _environment()
+    change = Change.asked(acknowledge, resolve, by)
+    if limits:
+        run_limits(environment, job, as_json=as_json)
+    elif change is None:
+        run_alerts(environment, job, lasting=lasting, as_json=as_json)
+    else:
+        run_change(environment, job, change, as_json=as_json)

@@ -1,0 +1,110 @@
+"""The limits of a job's nights: how far its statistics went on its own nights before, by family.
+
+The night is the unit of chance. The largest surprise of a family on each earlier night follows, whatever
+depends on what within a night, an extreme-value distribution: Gumbel's (Statistics of Extremes, 1958). Its
+place and scale come from the median and the 90 % quantile of those nights, which a storm does not move. The
+limit is its quantile at the family's share of the promised false alarms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.job import Monitor
+from pipeline.monitoring.surprise import LEAST, Surprise, surprise
+from pipeline.monitoring.watched import ONLY_UPWARDS, Watched, watched
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+MOST_NIGHTS = 182
+"""Nights before, at most, from which a limit is taken."""
+LEAST_NIGHTS = 28
+"""With fewer, a limit is Student's for the shortest window, without credit for persistence."""
+DAYS_A_YEAR = 365
+LEAST_LIMIT = 3.0
+"""Standard deviations; where a family hardly moves, its tail cannot be told from its quantiles."""
+_SCALE_ERROR = 1.55  # relative standard error of that scale times sqrt(nights), by simulation
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Nights and what was found of each: arrays are (nights, statistics).
+
+    `limits` are standard deviations from night to night, `beyond` says on which nights a limit was passed on
+    that night alone, `confirmed` where it was for as many nights running as declared.
+    """
+
+    watched: Watched
+    surprise: Surprise
+    limits: Floats
+    beyond: Flags
+    confirmed: Flags
+
+
+def judge(metrics: pd.DataFrame, monitor: Monitor) -> Judged:
+    """Each night by the nights before it alone; `metrics` as `watched` takes them."""
+    nights = watched(metrics)
+    return judged(nights, surprises(nights), monitor)
+
+
+def surprises(nights: Watched, known: Surprise | None = None) -> Surprise:
+    """How far each night lies from those before it; `known` are surprises of the first nights."""
+    floors = np.array([statistic.floor for statistic in nights.statistics])
+    return surprise(nights.values, np.asarray(nights.days.day_of_week, dtype=np.int64), floors, known)
+
+
+def judged(nights: Watched, measured: Surprise, monitor: Monitor, first: int = 0) -> Judged:
+    """Limits and what is beyond them, of each night from `first` on.
+
+    The budget of false alarms is shared out evenly over the families.
+    """
+    upwards = np.array([statistic.metric in ONLY_UPWARDS for statistic in nights.statistics], dtype=bool)
+    up = np.nan_to_num(measured.z, nan=-np.inf)
+    down = np.where(upwards, -np.inf, np.nan_to_num(-measured.z, nan=-np.inf))
+    lasting = np.maximum(_lasting(up, monitor.nights_running), _lasting(down, monitor.nights_running))
+    limits = _limits(nights, lasting, measured, monitor, first)
+    return Judged(nights, measured, limits, np.maximum(up, down) > limits, lasting > limits)
+
+
+def _lasting(surprises: Floats, nights_running: int) -> Floats:
+    """The least of so many nights running, float64 (nights, statistics)."""
+    lasting = surprises.copy()
+    for back in range(1, nights_running):
+        lasting[back:] = np.minimum(lasting[back:], surprises[:-back])
+        lasting[:back] = -np.inf
+    return lasting
+
+
+def _limits(nights: Watched, lasting: Floats, measured: Surprise, monitor: Monitor, first: int) -> Floats:
+    families = np.array([statistic.family for statistic in nights.statistics])
+    names = np.unique(families)
+    chance = monitor.false_alarms_a_year / DAYS_A_YEAR / len(names)
+    limits = np.full(lasting.shape, np.inf)
+    for name in names:
+        members = families == name
+        watched_now = np.maximum((~np.isnan(measured.z[:, members])).sum(axis=1), 1)
+        largest = lasting[:, members].max(axis=1)
+        for night in range(first, len(largest)):
+            before = largest[max(0, night - MOST_NIGHTS) : night]
+            limits[night, members] = family_limit(before, chance, int(watched_now[night]))
+    return limits
+
+
+def family_limit(largest: Floats, chance: float, statistics: int) -> float:
+    """What the largest of a family passes with `chance` a night; `largest` (nights,) are those before."""
+    from scipy.stats import gumbel_r, t
+
+    known = largest[np.isfinite(largest)]
+    if len(known) < LEAST_NIGHTS:
+        return max(float(t.isf(chance / statistics, LEAST - 1)), LEAST_LIMIT)
+    middle, high = np.quantile(known, [0.5, 0.9])
+    scale = (high - middle) / (gumbel_r.ppf(0.9) - gumbel_r.ppf(0.5))
+    place = middle - scale * gumbel_r.ppf(0.5)
+    scale *= 1 + _SCALE_ERROR / np.sqrt(len(known))
+    return max(float(place + scale * gumbel_r.isf(chance)), LEAST_LIMIT)
