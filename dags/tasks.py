@@ -114,7 +114,8 @@ def report(run_name: str) -> None:
     try:
         monitor.monitor(env, run)
     finally:
-        context["ti"].xcom_push(key=NOTE, value=steps.note(env, run))
+        page = f"/nightshift/jobs/{run.job}/runs/{run.run_id}"
+        context["ti"].xcom_push(key=NOTE, value=steps.note(env, run, page))
         alerting.retry_undelivered(env, run.job)
 
 
