@@ -75,9 +75,9 @@ def test_calibration_agrees_with_scikit_learn_on_the_rows_themselves() -> None:
     label = (random.random(4000) < score**2).astype(float)
     cell = np.rint(score * 1000).astype(int)
     weights = (np.ones_like(label), label)
-    counts = np.stack([np.bincount(cell, weight, minlength=1001) for weight in weights])
+    counts = np.array([np.bincount(cell, weight, minlength=1001) for weight in weights], dtype=np.float64)
     isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, label)
-    np.testing.assert_allclose(calibrated(score, counts), isotonic.predict(score), atol=1e-9)
+    assert calibrated(score, counts) == pytest.approx(isotonic.predict(score), abs=1e-9)
 
 
 def test_with_too_few_labelled_nights_nothing_is_claimed() -> None:
