@@ -75,7 +75,7 @@ def test_calibration_agrees_with_scikit_learn_on_the_rows_themselves() -> None:
     label = (random.random(4000) < score**2).astype(float)
     cell = np.rint(score * 1000).astype(int)
     weights = (np.ones_like(label), label)
-    counts = np.stack([np.bincount(cell, weight, minlength=1001) for weight in weights]).astype(np.float64)
+    counts = np.array([np.bincount(cell, weight, minlength=1001) for weight in weights], dtype=np.float64)
     isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, label)
     assert calibrated(score, counts) == pytest.approx(isotonic.predict(score), abs=1e-9)
 
