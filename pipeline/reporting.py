@@ -49,7 +49,7 @@ def dictionary_page(env: Environment, job: str, links: Links = NO_LINKS) -> str:
 
 
 def write_report(env: Environment, job: str, day: Partition | None = None) -> UPath:
-    """Write a day's page, or without one those of the last fortnight; and the index and the dictionary.
+    """Write the page of a day and of the one before, or those of the last fortnight; index and dictionary.
 
     Returns where the day's page is, or else the index. Pages link to those that are there.
     """
@@ -59,7 +59,7 @@ def write_report(env: Environment, job: str, day: Partition | None = None) -> UP
         facts = pages.job_facts(connection, job)
         days = pages.last_days(connection, facts, pages.YEAR)
     shown = {each.day.isoformat(): each.run_id for each in days if each.run_id}
-    wanted = [day.key] if day else list(shown)[-_WRITTEN_DAYS:]
+    wanted = _with_the_one_before(day.key, shown) if day else list(shown)[-_WRITTEN_DAYS:]
     there = {path.parent.name.removeprefix(f"{COLUMN}=") for path in folder.glob(f"*/{_RUN}")}
     linked = {key: run_id for key, run_id in shown.items() if key in there.union(wanted)}
     below, beside = _file_links("../../", job, linked), _file_links("../", job, linked)
@@ -70,6 +70,11 @@ def write_report(env: Environment, job: str, day: Partition | None = None) -> UP
     indexes = {path.parent.name for path in top.glob(f"*/{_INDEX}")}
     _write(env, top / _INDEX, jobs_page(env, _top_links(indexes)))
     return _day_file(folder, day.key) if day else folder / _INDEX
+
+
+def _with_the_one_before(key: str, shown: Mapping[str, str]) -> list[str]:
+    before = [other for other in shown if other < key]
+    return [*before[-1:], key]
 
 
 def _day_file(folder: UPath, key: str) -> UPath:

@@ -53,8 +53,8 @@ from nightshift.day_status
 where job = :job and day between :first and :last
 order by day
 """)
-_LARGEST = sa.text("""
-select run_no, baseline, max(value) as value
+_COLUMNS = sa.text("""
+select run_no, baseline, avg(value) as value
 from nightshift.metrics
 where job = :job and day between :first and :last and run_no = any(:runs)
     and part in ('input', 'feature') and metric = 'js'
@@ -139,7 +139,7 @@ def nights(connection: sa.Connection, job: str, first: date, last: date) -> list
     for row in connection.execute(narrow):
         against = "" if row.baseline == "none" else f"/{row.baseline}"
         measured[row.run_no][f"{row.part}/{row.metric}{against}"] = row.value
-    for row in connection.execute(_LARGEST, values):
+    for row in connection.execute(_COLUMNS, values):
         measured[row.run_no][f"drift/js/{row.baseline}"] = row.value
     judged: dict[int, tuple[bool, int]] = {}
     for row in connection.execute(_REALISED, values):

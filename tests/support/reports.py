@@ -26,6 +26,7 @@ from pipeline.monitoring.report.values import (
     RunPage,
     Scores,
     SourceFacts,
+    Status,
     TableFacts,
     VersionFacts,
 )
@@ -148,8 +149,10 @@ def failed_run() -> RunFacts:
         "rows_in", "rows_scored", "rows_fallback", "rows_withheld", "rows_quarantined", "score_sources",
         "parquet_uri", "parquet_sha256", "parts",
     )  # fmt: skip
-    failed = {"status": "failed", "stage": "planned", "error_type": "EmptyPartition"}
-    return run_facts(**dict.fromkeys(unknown), **failed, error_message="the day must have rows", warnings=[])
+    changed: dict[str, Any] = dict.fromkeys(unknown)
+    changed |= {"status": "failed", "stage": "planned", "warnings": []}
+    changed |= {"error_type": "EmptyPartition", "error_message": "the day must have rows"}
+    return dataclasses.replace(run_facts(), **changed)
 
 
 def rule(name: str, *, success: bool = True) -> Mapping[str, Any]:
@@ -242,7 +245,7 @@ def unknown_page(run: RunFacts) -> RunPage:
 
 def job_page(count: int = 366, **changed: Any) -> JobPage:
     """The index of a job with so many nights, in every state."""
-    states = ("ok", "warned", "degraded", "failed", "running", "superseded", "missing")
+    states: tuple[Status, ...] = ("ok", "warned", "degraded", "failed", "running", "superseded", "missing")
     page = JobPage(
         job=JOB,
         declared=DECLARED,

@@ -53,8 +53,8 @@ class Scale:
 
 def nice_ticks(low: float, high: float, most: int = 4) -> list[float]:
     """About `most` round numbers that enclose both: in steps of 1, 2, 2.5 or 5 of a power of ten."""
-    if high - low < 1e-9 * max(abs(high), abs(low), 1e-9):
-        low, high = (0.0, 1.0) if high == 0 else sorted((0.9 * low, 1.1 * high))
+    if high - low < 1e-9 * max(abs(high), abs(low), 1):
+        low, high = (0.0, 1.0) if abs(high) < 1e-6 else (low - 0.1 * abs(low), high + 0.1 * abs(high))
     raw = (high - low) / most
     power = 10.0 ** floor(log10(raw))
     step = next(size * power for size in (1, 2, 2.5, 5, 10) if size * power >= raw * (1 - 1e-9))

@@ -97,7 +97,9 @@ def line_chart(
     values = [value for _, value in known]
     values += [edge for one in series for _, *edges in one.edges for edge in edges]
     low, high = min(values), max(values)
-    ticks = nice_ticks(min(low, 0.0) if from_zero else low, high)
+    if from_zero:
+        low, high = min(low, 0.0), high or (0.01 if unit == "%" else 1.0)
+    ticks = nice_ticks(low, high)
     across = Scale(first.toordinal(), last.toordinal(), FRAME.left, FRAME.right)
     up = Scale(ticks[0], ticks[-1], FRAME.bottom, FRAME.top)
     lines = tuple(line for one in series if (line := _drawn(one, across, up, unit)))

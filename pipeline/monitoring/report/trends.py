@@ -76,7 +76,7 @@ def drift_charts(nights: Sequence[Night], marks: Sequence[Mark]) -> list[LineCha
     """Drift of inputs and features, drift of scores, and the scores themselves."""
     charts = (
         line_chart(
-            "Farthest column, Jensen–Shannon bits",
+            "Columns, mean Jensen–Shannon bits",
             [_series(name, nights, f"drift/js/{base}", look) for base, name, look in _BASELINES],
             marks,
             from_zero=True,

@@ -141,7 +141,7 @@ class Night:
     """The run that readers see of a day, as a point of a trend.
 
     `metrics` holds those of its rows, scores and estimates as `part/metric` or `part/metric/baseline`, the
-    largest of its columns' as `drift/js/baseline`, and realised ones as `realised/metric`.
+    mean of its columns' as `drift/js/baseline`, and realised ones as `realised/metric`.
     """
 
     run: RunFacts
