@@ -20,7 +20,7 @@ from pipeline.monitoring.breaks import broken
 from pipeline.monitoring.causes import findings_of
 from pipeline.monitoring.limits import MOST_NIGHTS, Flags, Judged, judge, judged, surprises
 from pipeline.monitoring.profile import merge
-from pipeline.monitoring.surprise import LEAST, WINDOW, Surprise
+from pipeline.monitoring.surprise import LEAST, LEFT_OUT, WINDOW, Surprise
 from pipeline.monitoring.watched import watched
 
 OURS = "limits of the night"
@@ -120,7 +120,7 @@ def plant(year: Year, name: str, start: date, seed: int) -> Planted:
     """Plant one fault on NIGHTS nights from `start` on."""
     draw = np.random.default_rng([seed, list(FAULTS).index(name)])
     fault, first = FAULTS[name](draw), year.position(start)
-    back = max(0, first - MOST_NIGHTS - WINDOW)
+    back = max(0, first - MOST_NIGHTS - WINDOW - LEFT_OUT)
     seen = list(year.seen[back:first])
     stale = year.bench.nights.read(year.seen[first - 1].day)
     planted = []
