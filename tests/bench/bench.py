@@ -2,6 +2,8 @@
 
 Wall ratios are medians of pairs. Above `--peer-up-to` rows the plain script is left out: it
 needs all rows in memory. `per_row_vs_1m` is told instead, 1.0 where the time grows with the rows.
+With `--before TREE`, a checkout of another commit over the same tables, the peer is its night instead:
+the ratios tell what the commits between cost.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -22,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-HOME = HERE.parents[1] / ".nightshift" / "bench"
+TREE = HERE.parents[1]
+HOME = TREE / ".nightshift" / "bench"
 MEGABYTE = 1 << 20 if sys.platform == "darwin" else 1 << 10
 REFERENCE_ROWS = 1_000_000
 FEW_ROWS = 10_000
@@ -47,10 +51,18 @@ class Night:
     rows: int
     home: Path
 
-    def nightshift(self) -> Used:
+    def nightshift(self, tree: Path = TREE) -> Used:
         """Score the day once more and publish it; raises RuntimeError unless every row is accounted for."""
-        command = [str(Path(sys.executable).with_name("nightshift")), "score", "bench", "--json"]
-        used, printed = measured([*command, "--day", self.day], self.environment)
+        command = [
+            sys.executable,
+            "-c",
+            "from pipeline.cli.main import app; app()",
+            "score",
+            "bench",
+            "--json",
+        ]
+        environment = self.environment | {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
+        used, printed = measured([*command, "--day", self.day], environment)
         run = json.loads(printed)
         if run["status"] != "published" or run["rows_scored"] + run["rows_fallback"] != self.rows:
             raise RuntimeError(f"the run must publish {self.rows} rows; got {printed}")
@@ -110,20 +122,20 @@ def middle(used: Sequence[Used]) -> Used:
     )
 
 
-def against_peer(night: Night, pairs: int) -> dict[str, Any]:
+def against_peer(night: Night, pairs: int, peer: str, run_peer: Callable[[], Used]) -> dict[str, Any]:
     """Interleaved pairs; ratios are medians of the pairs' ratios."""
-    ours, plain = [], []
+    ours, others = [], []
     for pair in range(pairs):
         with err.status(f"{night.rows:,} rows, pair {pair + 1} of {pairs}"):
             ours.append(night.nightshift())
-            plain.append(night.plain())
+            others.append(run_peer())
     return {
         "rows": night.rows,
-        "peer": "plain pandas script",
-        "wall_ratio": median(one.wall / other.wall for one, other in zip(ours, plain, strict=True)),
-        "cpu_ratio": median(one.cpu / other.cpu for one, other in zip(ours, plain, strict=True)),
+        "peer": peer,
+        "wall_ratio": median(one.wall / other.wall for one, other in zip(ours, others, strict=True)),
+        "cpu_ratio": median(one.cpu / other.cpu for one, other in zip(ours, others, strict=True)),
         **_figures(middle(ours)),
-        "peer_seconds": middle(plain),
+        "peer_seconds": middle(others),
     }
 
 
@@ -177,6 +189,7 @@ def main(
     rows: Annotated[list[int] | None, typer.Option(help="Rows of the night; may be given again.")] = None,
     pairs: Annotated[int, typer.Option(help="Interleaved pairs of processes.")] = 3,
     peer_up_to: Annotated[int, typer.Option(help="The plain script is run up to so many rows.")] = 2_000_000,
+    before: Annotated[Path | None, typer.Option(help="A checkout whose nights are the peer.")] = None,
     home: Annotated[Path, typer.Option(help="Kept between calls: server, champion, rows.")] = HOME,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")] = False,
 ) -> None:
@@ -184,8 +197,11 @@ def main(
     results = []
     for count in rows or [REFERENCE_ROWS]:
         night = prepared(count, home)
-        if count <= peer_up_to:
-            figures = against_peer(night, pairs)
+        if before is not None:
+            run_before = partial(night.nightshift, before.resolve())
+            figures = against_peer(night, pairs, f"the night of {before}", run_before)
+        elif count <= peer_up_to:
+            figures = against_peer(night, pairs, "plain pandas script", night.plain)
         else:
             err.print(f"{count:,} rows: the plain script is left out, it needs all rows in memory")
             figures = against_itself(night, home, min(pairs, 1))
