@@ -48,7 +48,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Judged:
-    """Nights and what was found: `soon`, for the nights running that are declared, `late`, for twice as many."""
+    """Nights and what was found: `soon`, for the nights running as declared, `late`, for twice as many."""
 
     watched: Watched
     surprise: Surprise
