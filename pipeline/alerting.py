@@ -171,7 +171,7 @@ def _raise(env: Environment, notice: Notice, run_id: str | None, channel: str | 
 def _deliver(env: Environment, alert_no: int, channel: str | None, *, again: bool = False) -> bool:
     """Send a recorded alert while nobody else can; whether its channel took it now."""
     with env.engine.begin() as connection:
-        raised = alerts.claim(connection, alert_no)
+        raised = alerts.claim(connection, alert_no, wait=not again)
         if raised is None:
             return False
         error = _sent(env.settings, channel, _delayed(raised) if again else raised)

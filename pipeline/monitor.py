@@ -29,7 +29,7 @@ from pipeline.monitoring.metrics import Metric, RowCounts, profile_metrics, row_
 from pipeline.monitoring.nightly import nightly_metrics
 from pipeline.monitoring.profile import Profile, merge
 from pipeline.monitoring.profile_file import loads
-from pipeline.monitoring.surprise import WINDOW
+from pipeline.monitoring.surprise import LEFT_OUT, WINDOW
 from pipeline.partition import Partition
 from pipeline.run import Run
 from pipeline.usage import Meter
@@ -99,7 +99,7 @@ def _metrics(env: Environment, run: Run, record: ledger.Record) -> list[Metric]:
 
 def night_findings(env: Environment, job: Job, partition: Partition) -> list[Finding]:
     """What the metrics of that day, as readers see it, show against those of the nights before."""
-    first = Partition(partition.day - timedelta(days=MOST_NIGHTS + WINDOW))
+    first = Partition(partition.day - timedelta(days=MOST_NIGHTS + WINDOW + LEFT_OUT))
     with env.engine.connect() as connection:
         history = metrics.of_visible_runs(connection, job.name, first, partition)
     if partition.day not in set(history["day"]):

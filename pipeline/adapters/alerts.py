@@ -58,12 +58,15 @@ def _is_raised(connection: sa.Connection, notice: Notice) -> bool:
     return connection.execute(sa.select(alerts.c.alert_no).where(*same)).first() is not None
 
 
-def claim(connection: sa.Connection, alert_no: int) -> Raised | None:
-    """The alert, nobody else's until the transaction ends; None where it is delivered or being sent."""
+def claim(connection: sa.Connection, alert_no: int, *, wait: bool = False) -> Raised | None:
+    """The alert, nobody else's until the transaction ends; None where it is delivered or being sent.
+
+    With `wait`, what somebody else does to it is awaited: a night that lengthens its episode sends nothing.
+    """
     row = connection.execute(
         sa.select(alerts)
         .where(alerts.c.alert_no == alert_no, alerts.c.delivered_at.is_(None))
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=not wait)
     ).first()
     if row is None:
         return None

@@ -25,7 +25,7 @@ def broken(judged: Judged) -> Flags:
     watched, measured = judged.watched, judged.surprise
     raw, values = watched.raw, watched.values
     highest, lowest = _so_far(raw, np.fmax), _so_far(raw, np.fmin)
-    far = np.abs(np.nan_to_num(measured.z)) > _FAR * judged.limits
+    far = np.abs(np.nan_to_num(measured.z)) > _FAR * judged.soon.limits
     beyond = np.fmax(_so_far(values, np.fmin) - values, values - _so_far(values, np.fmax))
     ratio = np.fmax(raw - highest, lowest - raw) >= _RATIO * np.fmax(np.abs(highest), np.abs(lowest))
     spread: Flags = np.array([statistic.floor > 0 for statistic in watched.statistics], dtype=bool)

@@ -48,9 +48,13 @@ def findings(job: str, metrics: pd.DataFrame, monitor: Monitor) -> list[Finding]
 
 def findings_of(job: str, judged: Judged, breaks: npt.NDArray[np.bool_], night: int) -> list[Finding]:
     """What that night shows, by its position."""
-    shown = np.flatnonzero(judged.confirmed[night] | breaks[night])
-    seen = judged.beyond | breaks
-    begun = {int(place): _begun(seen[: night + 1, place]) for place in shown}
+    soon = judged.soon.confirmed[night] | breaks[night]
+    seen = judged.soon.beyond | breaks
+    late = judged.late.confirmed[night] & ~soon
+    begun = {
+        **{at: _begun(seen[: night + 1, at], QUIET_NIGHTS) for at in np.flatnonzero(soon).tolist()},
+        **{at: _begun(judged.late.beyond[: night + 1, at], 1) for at in np.flatnonzero(late).tolist()},
+    }
     groups: list[list[int]] = []
     for place in sorted(begun, key=begun.__getitem__):
         if groups and begun[place] - begun[groups[-1][0]] <= 1:
@@ -60,10 +64,10 @@ def findings_of(job: str, judged: Judged, breaks: npt.NDArray[np.bool_], night: 
     return [_finding(job, judged, breaks, night, _Group(begun[group[0]], tuple(group))) for group in groups]
 
 
-def _begun(seen: npt.NDArray[np.bool_]) -> int:
-    """The first night of the change that its last night shows: none of its gaps is QUIET_NIGHTS long."""
+def _begun(seen: npt.NDArray[np.bool_], quiet: int) -> int:
+    """The first night of the change that its last night shows: none of its gaps is as long as `quiet`."""
     nights = np.flatnonzero(seen)
-    gaps = np.flatnonzero(np.diff(nights) > QUIET_NIGHTS)
+    gaps = np.flatnonzero(np.diff(nights) > quiet)
     return int(nights[gaps[-1] + 1] if len(gaps) else nights[0])
 
 
@@ -75,7 +79,7 @@ class _Group:
 
 def _finding(job: str, judged: Judged, breaks: npt.NDArray[np.bool_], night: int, group: _Group) -> Finding:
     statistics, days = judged.watched.statistics, judged.watched.days
-    strength = np.abs(judged.surprise.z[night]) / judged.limits[night]
+    strength = np.abs(judged.surprise.z[night]) / judged.soon.limits[night]
     order = sorted(
         group.places,
         key=lambda at: (not breaks[night, at], _UPSTREAM.index(statistics[at].part), -strength[at]),

@@ -92,7 +92,7 @@ def measured(job: str, metrics: pd.DataFrame, monitor: Monitor) -> tuple[Rate | 
 
 def _smallest(judged: Judged) -> Iterator[Smallest]:
     watched, centre = judged.watched, judged.surprise.centre[-1]
-    needed = (judged.limits[-1] + _CLEARLY) * judged.surprise.spread[-1]
+    needed = (judged.soon.limits[-1] + _CLEARLY) * judged.surprise.spread[-1]
     for place, statistic in enumerate(watched.statistics):
         if np.isfinite(needed[place]):
             usual, up = (

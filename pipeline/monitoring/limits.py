@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.job import Monitor
-from pipeline.monitoring.surprise import LEAST, Surprise, surprise
+from pipeline.monitoring.surprise import LEAST, LEFT_OUT, Surprise, surprise
 from pipeline.monitoring.watched import ONLY_UPWARDS, Watched, watched
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -29,22 +29,31 @@ LEAST_NIGHTS = 28
 DAYS_A_YEAR = 365
 LEAST_LIMIT = 3.0
 """Standard deviations; where a family hardly moves, its tail cannot be told from its quantiles."""
+LEAST_LATE = 2.0
 _SCALE_ERROR = 1.55  # relative standard error of that scale times sqrt(nights), by simulation
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Nights and what was found of each: arrays are (nights, statistics).
+class Look:
+    """One persistence asked for: arrays are (nights, statistics).
 
     `limits` are standard deviations from night to night, `beyond` says on which nights a limit was passed on
-    that night alone, `confirmed` where it was for as many nights running as declared.
+    that night alone, `confirmed` where it was for so many nights running.
     """
 
-    watched: Watched
-    surprise: Surprise
     limits: Floats
     beyond: Flags
     confirmed: Flags
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Nights and what was found: `soon`, for the nights running as declared, `late`, for twice as many."""
+
+    watched: Watched
+    surprise: Surprise
+    soon: Look
+    late: Look
 
 
 def judge(metrics: pd.DataFrame, monitor: Monitor) -> Judged:
@@ -62,14 +71,17 @@ def surprises(nights: Watched, known: Surprise | None = None) -> Surprise:
 def judged(nights: Watched, measured: Surprise, monitor: Monitor, first: int = 0) -> Judged:
     """Limits and what is beyond them, of each night from `first` on.
 
-    The budget of false alarms is shared out evenly over the families.
+    The budget of false alarms is shared out evenly over the two looks and the families.
     """
     upwards = np.array([statistic.metric in ONLY_UPWARDS for statistic in nights.statistics], dtype=bool)
     up = np.nan_to_num(measured.z, nan=-np.inf)
     down = np.where(upwards, -np.inf, np.nan_to_num(-measured.z, nan=-np.inf))
-    lasting = np.maximum(_lasting(up, monitor.nights_running), _lasting(down, monitor.nights_running))
-    limits = _limits(nights, lasting, measured, monitor, first)
-    return Judged(nights, measured, limits, np.maximum(up, down) > limits, lasting > limits)
+    looks = []
+    for running, least in ((monitor.nights_running, LEAST_LIMIT), (2 * monitor.nights_running, LEAST_LATE)):
+        lasting = np.maximum(_lasting(up, running), _lasting(down, running))
+        limits = np.maximum(_limits(nights, lasting, monitor, first), least)
+        looks.append(Look(limits, np.maximum(up, down) > limits, lasting > limits))
+    return Judged(nights, measured, *looks)
 
 
 def _lasting(surprises: Floats, nights_running: int) -> Floats:
@@ -81,18 +93,17 @@ def _lasting(surprises: Floats, nights_running: int) -> Floats:
     return lasting
 
 
-def _limits(nights: Watched, lasting: Floats, measured: Surprise, monitor: Monitor, first: int) -> Floats:
+def _limits(nights: Watched, lasting: Floats, monitor: Monitor, first: int) -> Floats:
     families = np.array([statistic.family for statistic in nights.statistics])
     names = np.unique(families)
-    chance = monitor.false_alarms_a_year / DAYS_A_YEAR / len(names)
+    chance = monitor.false_alarms_a_year / DAYS_A_YEAR / (2 * len(names))
     limits = np.full(lasting.shape, np.inf)
     for name in names:
         members = families == name
-        watched_now = np.maximum((~np.isnan(measured.z[:, members])).sum(axis=1), 1)
         largest = lasting[:, members].max(axis=1)
         for night in range(first, len(largest)):
-            before = largest[max(0, night - MOST_NIGHTS) : night]
-            limits[night, members] = family_limit(before, chance, int(watched_now[night]))
+            before = largest[max(0, night - MOST_NIGHTS) : max(0, night - LEFT_OUT)]
+            limits[night, members] = family_limit(before, chance, int(members.sum()))
     return limits
 
 
@@ -102,9 +113,9 @@ def family_limit(largest: Floats, chance: float, statistics: int) -> float:
 
     known = largest[np.isfinite(largest)]
     if len(known) < LEAST_NIGHTS:
-        return max(float(t.isf(chance / statistics, LEAST - 1)), LEAST_LIMIT)
+        return float(t.isf(chance / statistics, LEAST - 1))
     middle, high = np.quantile(known, [0.5, 0.9])
     scale = (high - middle) / (gumbel_r.ppf(0.9) - gumbel_r.ppf(0.5))
     place = middle - scale * gumbel_r.ppf(0.5)
     scale *= 1 + _SCALE_ERROR / np.sqrt(len(known))
-    return max(float(place + scale * gumbel_r.isf(chance)), LEAST_LIMIT)
+    return float(place + scale * gumbel_r.isf(chance))

@@ -15,6 +15,8 @@ WINDOW = 56
 """Nights before: eight of each weekday."""
 LEAST = 21
 """Fewer nights before say nothing: three of each weekday."""
+LEFT_OUT = 3
+"""The nights just before, which a change that is being found must not explain."""
 
 _CLIPPED = 4.0
 _TO_SD = 2.563  # of a normal distribution, from its 10 % to its 90 % quantile
@@ -36,7 +38,7 @@ class Surprise:
 def surprise(
     values: Floats, weekdays: npt.NDArray[np.int64], floors: Floats, known: Surprise | None = None
 ) -> Surprise:
-    """Of each night against the WINDOW nights before it, at least LEAST.
+    """Of each night against WINDOW nights before it, at least LEAST, all before the last LEFT_OUT.
 
     `values` (nights, statistics), `weekdays` (nights,) from 0 to 6, `floors` (statistics,); `known` are
     surprises of the first nights, computed before. A night counts for later ones as if it lay within 4 of its
@@ -51,8 +53,8 @@ def surprise(
         z[:begun], centre[:begun], spread[:begun] = known.z, known.centre, known.spread
     counted = values.copy()
     for night in range(len(values)):
-        if night >= max(begun, LEAST):
-            before = slice(max(0, night - WINDOW), night)
+        if night >= max(begun, LEAST + LEFT_OUT):
+            before = slice(max(0, night - LEFT_OUT - WINDOW), night - LEFT_OUT)
             centre[night], spread[night] = _expected(
                 counted[before], weekdays[before], int(weekdays[night]), floors
             )

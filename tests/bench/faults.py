@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -29,70 +29,98 @@ class Drawn:
     stale: bool = False
 
 
-def _nulls(draw: np.random.Generator) -> Drawn:
-    column, share = draw.choice(["tailnum", "dest", "distance", "carrier"]), draw.uniform(0.02, 0.05)
+Fault: TypeAlias = Callable[[np.random.Generator], Drawn]
+"""Draws what is planted, and how much of it."""
+
+
+def nulls(columns: Sequence[str]) -> Fault:
+    """2 to 5 % of a column's values are lost."""
+
+    def drawn(draw: np.random.Generator) -> Drawn:
+        column, share = str(draw.choice(columns)), draw.uniform(0.02, 0.05)
+
+        def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
+            return rows.assign(**{column: rows[column].mask(night.random(len(rows)) < share)})
+
+        return Drawn(f"{share:.1%} of {column}", rows=plant)
+
+    return drawn
+
+
+def category(columns: Sequence[str]) -> Fault:
+    """3 to 8 % of a column's values become one that was never there."""
+
+    def drawn(draw: np.random.Generator) -> Drawn:
+        column, share = str(draw.choice(columns)), draw.uniform(0.03, 0.08)
+
+        def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
+            return rows.assign(**{column: rows[column].mask(night.random(len(rows)) < share, "ZZZ")})
+
+        return Drawn(f"{share:.1%} of {column}", rows=plant)
+
+    return drawn
+
+
+def times(column: str, factor: float) -> Fault:
+    """A column comes in another unit."""
 
     def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
-        return rows.assign(**{column: rows[column].mask(night.random(len(rows)) < share)})
+        return rows.assign(**{column: rows[column] * factor})
 
-    return Drawn(f"{share:.1%} of {column}", rows=plant)
-
-
-def _new_category(draw: np.random.Generator) -> Drawn:
-    column, share = draw.choice(["carrier", "dest", "origin"]), draw.uniform(0.03, 0.08)
-
-    def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
-        return rows.assign(**{column: rows[column].mask(night.random(len(rows)) < share, "ZZZ")})
-
-    return Drawn(f"{share:.1%} of {column}", rows=plant)
+    return lambda draw: Drawn(column, rows=plant)
 
 
-def _kilometres(draw: np.random.Generator) -> Drawn:
-    def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
-        return rows.assign(distance=rows["distance"] * 1.609344)
+def celsius(column: str) -> Fault:
+    """A feature in °F comes in °C."""
 
-    return Drawn("distance", rows=plant)
-
-
-def _celsius(draw: np.random.Generator) -> Drawn:
     def plant(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(temperature=(frame["temperature"] - 32) / 1.8)
+        return frame.assign(**{column: (frame[column] - 32) / 1.8})
 
-    return Drawn("temperature", features=plant)
-
-
-def _half_a_carrier(draw: np.random.Generator) -> Drawn:
-    carrier = draw.choice(["UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN"])
-    share = draw.uniform(0.4, 0.6)
-
-    def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
-        kept: pd.DataFrame = rows[(rows["carrier"] != carrier) | (night.random(len(rows)) >= share)]
-        return kept
-
-    return Drawn(f"{share:.0%} of {carrier}", rows=plant)
+    return lambda draw: Drawn(column, features=plant)
 
 
-def _swap(draw: np.random.Generator) -> Drawn:
-    pairs = [("sched_dep_time", "sched_arr_time"), ("origin", "dest"), ("distance", "flight")]
-    one, other = pairs[int(draw.integers(len(pairs)))]
+def dropped(column: str, values: Sequence[str]) -> Fault:
+    """40 to 60 % of the rows of one value are lost."""
 
-    def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
-        return rows.assign(**{one: rows[other], other: rows[one]})
+    def drawn(draw: np.random.Generator) -> Drawn:
+        value, share = str(draw.choice(values)), draw.uniform(0.4, 0.6)
 
-    return Drawn(f"{one} and {other}", rows=plant)
+        def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
+            kept: pd.DataFrame = rows[(rows[column] != value) | (night.random(len(rows)) >= share)]
+            return kept
+
+        return Drawn(f"{share:.0%} of {value}", rows=plant)
+
+    return drawn
 
 
-def _shifted_scores(draw: np.random.Generator) -> Drawn:
+def swapped(pairs: Sequence[tuple[str, str]]) -> Fault:
+    """Two columns change places."""
+
+    def drawn(draw: np.random.Generator) -> Drawn:
+        one, other = pairs[int(draw.integers(len(pairs)))]
+
+        def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
+            return rows.assign(**{one: rows[other], other: rows[one]})
+
+        return Drawn(f"{one} and {other}", rows=plant)
+
+    return drawn
+
+
+def shifted(draw: np.random.Generator) -> Drawn:
+    """Scores move by 0.4 to 1.0 in log odds, either way."""
     shift = draw.uniform(0.4, 1.0) * draw.choice([-1, 1])
 
     def plant(scores: Scores) -> Scores:
-        shifted: Scores = expit(logit(scores) + shift)
-        return shifted
+        moved: Scores = expit(logit(scores) + shift)
+        return moved
 
     return Drawn(f"{shift:+.2f} in log odds", scores=plant)
 
 
-def _duplicates(draw: np.random.Generator) -> Drawn:
+def doubled(draw: np.random.Generator) -> Drawn:
+    """1 to 5 % of the rows come twice."""
     share = draw.uniform(0.01, 0.05)
 
     def plant(rows: pd.DataFrame, night: np.random.Generator) -> pd.DataFrame:
@@ -101,15 +129,18 @@ def _duplicates(draw: np.random.Generator) -> Drawn:
     return Drawn(f"{share:.1%} of the rows", rows=plant)
 
 
-FAULTS: Mapping[str, Callable[[np.random.Generator], Drawn]] = {
-    "null +3 %": _nulls,
-    "new category 5 %": _new_category,
-    "unit: miles to km": _kilometres,
-    "unit: °F to °C": _celsius,
-    "half of a carrier dropped": _half_a_carrier,
+FAULTS: Mapping[str, Fault] = {
+    "null +3 %": nulls(["tailnum", "dest", "distance", "carrier"]),
+    "new category 5 %": category(["carrier", "dest", "origin"]),
+    "unit: miles to km": times("distance", 1.609344),
+    "unit: °F to °C": celsius("temperature"),
+    "half of a carrier dropped": dropped("carrier", ["UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN"]),
     "stale copy of yesterday": lambda draw: Drawn("every row", stale=True),
-    "column swap": _swap,
+    "column swap": swapped(
+        [("sched_dep_time", "sched_arr_time"), ("origin", "dest"), ("distance", "flight")]
+    ),
     "shuffled labels": lambda draw: Drawn("every label", shuffled_labels=True),
-    "score shift": _shifted_scores,
-    "duplicated rows": _duplicates,
+    "score shift": shifted,
+    "duplicated rows": doubled,
 }
+"""Of flights."""

@@ -1,6 +1,6 @@
 """Planted faults on real nights: what our limits find and how soon, beside the usual rules.
 
-    make bench-monitoring ARGS="--half tuning --json"
+    make bench-monitoring ARGS="--data parcels --half tuning --json"
 
 Rules were tuned on the nights of March to June; the table is of July to December. A fault lasts five nights.
 Found: an alert, or a column that a rule flags, which the same nights do not give without the fault. False
@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -25,7 +24,8 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
-from bench.faults import FAULTS, NIGHTS
+from bench import parcels
+from bench.faults import FAULTS, NIGHTS, Fault
 from bench.nights import replayed
 from bench.planting import Bench, fitted
 from bench.scoreboard import OURS, PEERS, Planted, Year, clean_year, flagged, plant
@@ -42,7 +42,6 @@ from pipeline.settings import Settings
 JOB = "flight_delays"
 YEAR = (date(2013, 1, 1), date(2013, 12, 31))
 LEARNED = (date(2013, 1, 8), date(2013, 4, 30))
-HALVES = {"tuning": (date(2013, 3, 20), date(2013, 6, 30)), "test": (date(2013, 7, 1), date(2013, 12, 30))}
 UNCLEAN = Path(__file__).parents[1] / "soak" / "unclean_nights.yaml"
 err = Console(stderr=True)
 
@@ -77,18 +76,51 @@ def prepared() -> Bench:
     return Bench(nights, fitted(nights, frames), temperatures())
 
 
-def starts(year: Year, half: str, seeds: int) -> dict[int, date]:
+@dataclass(frozen=True)
+class Data:
+    """A year of nights, the faults that suit it, and its halves."""
+
+    bench: Callable[[], Bench | parcels.ParcelBench]
+    faults: Mapping[str, Fault]
+    halves: Mapping[str, tuple[date, date]]
+    unclean: Callable[[], set[date]]
+
+
+def unclean_nights() -> set[date]:
+    """The nights of 2013 on which an alert is no false one."""
+    return set(YAML(typ="safe").load(UNCLEAN))
+
+
+DATA = {
+    "flights": Data(
+        prepared,
+        FAULTS,
+        {"tuning": (date(2013, 3, 20), date(2013, 6, 30)), "test": (date(2013, 7, 1), date(2013, 12, 30))},
+        unclean_nights,
+    ),
+    # Nothing was tuned on parcels: both of their halves are tests.
+    "parcels": Data(
+        parcels.bench,
+        parcels.FAULTS,
+        {"tuning": (date(2024, 3, 20), date(2024, 7, 31)), "test": (date(2024, 8, 1), date(2024, 12, 31))},
+        set,
+    ),
+}
+
+
+def starts(year: Year, half: tuple[date, date], seeds: int) -> dict[int, date]:
     """For each seed the first night of its faults, drawn from those with NIGHTS nights left in the half."""
-    first, last = HALVES[half]
+    first, last = half
     possible = [each.day for each in year.seen if first <= each.day <= last][: -NIGHTS + 1]
     draw = np.random.default_rng(2013)
     return {seed: possible[at] for seed, at in enumerate(draw.choice(len(possible), seeds, replace=False))}
 
 
-def lines(year: Year, planted: Sequence[Planted], half: str) -> Iterator[Line]:
+def lines(
+    year: Year, planted: Sequence[Planted], half: tuple[date, date], unclean: set[date]
+) -> Iterator[Line]:
     """Ours, then each usual rule, as usual and with our false alarms."""
-    unclean = set(YAML(typ="safe").load(UNCLEAN))
-    first, last = HALVES[half]
+    first, last = half
     clean = [at for at, each in enumerate(year.seen) if first <= each.day <= last and each.day not in unclean]
     days = {year.seen[at].day for at in clean}
     alerts = len({finding.day for finding in alerts_of(JOB, year.judged) if finding.day in days})
@@ -101,7 +133,8 @@ def lines(year: Year, planted: Sequence[Planted], half: str) -> Iterator[Line]:
 
 
 def _line(rule: str, threshold: float | None, alarmed: int, nights: int, planted: Sequence[Planted]) -> Line:
-    taken = {name: [each.found(rule, threshold) for each in planted if each.fault == name] for name in FAULTS}
+    names = dict.fromkeys(each.fault for each in planted)
+    taken = {name: [each.found(rule, threshold) for each in planted if each.fault == name] for name in names}
     found = {name: [night for night in each if night is not None] for name, each in taken.items()}
     return Line(
         rule=rule,
@@ -120,7 +153,7 @@ def shown(made: Sequence[Line], seeds: int, half: str) -> Table:
     for line in made:
         at = "" if line.threshold is None else f"\n> {line.threshold:.3g}"
         table.add_column(f"{line.rule}{at}", justify="right")
-    for name in FAULTS:
+    for name in made[0].found:
         table.add_row(name, *(_cell(line.found[name], line.nights[name]) for line in made))
     table.add_row("found in all", *(f"{sum(line.found.values())}" for line in made))
     table.add_row("false alarms a year", *(f"{line.false_alarms.measured:.1f}" for line in made))
@@ -135,25 +168,41 @@ def _cell(found: int, nights: float | None) -> str:
 
 
 def main(
+    data: Annotated[str, typer.Option(help="flights or parcels.")] = "flights",
     half: Annotated[str, typer.Option(help="tuning or test.")] = "test",
     seeds: Annotated[int, typer.Option(help="Plantings of each fault.")] = 20,
     processes: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
-    """Plant the faults and print the scoreboard; needs the warehouse that `nightshift demo` loads."""
+    """Plant the faults and print the scoreboard; flights need the warehouse that `nightshift demo` loads."""
+    given = DATA[data]
+    nights = given.halves[half]
     with err.status("the clean year"):
-        year = clean_year(prepared(), Monitor())
-    asked = [(name, start, seed) for name in FAULTS for seed, start in starts(year, half, seeds).items()]
-    names, days, numbers = zip(*asked, strict=True)
-    with err.status(f"{len(asked)} plantings"), ProcessPoolExecutor(processes) as pool:
-        planted = list(pool.map(partial(plant, year), names, days, numbers, chunksize=10))
-    made = list(lines(year, planted, half))
+        year = clean_year(given.bench(), Monitor())
+    drawn = starts(year, nights, seeds).items()
+    asked = [(name, start, seed) for name in given.faults for seed, start in drawn]
+    with (
+        err.status(f"{len(asked)} plantings"),
+        ProcessPoolExecutor(processes, initializer=_share, initargs=(year,)) as pool,
+    ):
+        planted = list(pool.map(_plant, [data] * len(asked), *zip(*asked, strict=True), chunksize=10))
+    made = list(lines(year, planted, nights, given.unclean()))
     if as_json:
-        sys.stdout.write(
-            json.dumps({"half": half, "seeds": seeds, "rules": [asdict(each) for each in made]}) + "\n"
-        )
+        told = {"data": data, "half": half, "seeds": seeds, "rules": [asdict(each) for each in made]}
+        sys.stdout.write(json.dumps(told) + "\n")
     else:
-        Console().print(shown(made, seeds, half))
+        Console().print(shown(made, seeds, f"{data}, {half}"))
+
+
+_shared: list[Year] = []  # of a worker process: a year is too large to be sent with each planting
+
+
+def _share(year: Year) -> None:
+    _shared.append(year)
+
+
+def _plant(data: str, name: str, start: date, seed: int) -> Planted:
+    return plant(_shared[0], DATA[data].faults, name, start, seed)
 
 
 if __name__ == "__main__":

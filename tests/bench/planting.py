@@ -20,6 +20,7 @@ from pipeline.monitoring.profile import Profile, merge, profile_features, profil
 from pipeline.partition import Partition
 
 COLUMNS = ["day", "part", "column_name", "metric", "baseline", "value"]
+KEY = ["carrier", "flight", "origin"]
 ROLLING = 28
 LEAST_ROLLING = 7
 
@@ -72,7 +73,7 @@ class Bench:
             ]
         )
         counts = RowCounts(table.num_rows, int(bad.sum()), int(doubled.sum()), int(bad.sum()))
-        return Seen(night.day, profile, counts, _auc(night, table.filter(good), scores, fault, draw))
+        return Seen(night.day, profile, counts, quality(night, table.filter(good), scores, KEY, fault, draw))
 
     def featured(self, night: Night, rows: pa.Table) -> pd.DataFrame:
         """The job's features, and the temperature that no feature of the job uses."""
@@ -81,18 +82,26 @@ class Bench:
         return made.assign(temperature=made["origin"].map(dict(at)).astype("float64"))
 
 
-def _auc(night: Night, rows: pa.Table, scores: Any, fault: Drawn | None, draw: np.random.Generator) -> float:
+def quality(
+    night: Night,
+    rows: pa.Table,
+    scores: Any,
+    key: list[str],
+    fault: Drawn | None,
+    draw: np.random.Generator,
+) -> float:
+    """Area under the ROC curve over the rows whose label is known, NaN where they are of one kind."""
     from sklearn.metrics import roc_auc_score
 
-    key = ["carrier", "flight", "origin"]
+    label = night.labels.column_names[-1]
     scored = rows.select(key).to_pandas().assign(score=scores)
-    known = scored.merge(night.labels.to_pandas().astype({"late": bool}), on=key)
-    late = known["late"].to_numpy()
+    known = scored.merge(night.labels.to_pandas().astype({label: bool}), on=key)
+    truth = known[label].to_numpy()
     if fault and fault.shuffled_labels:
-        late = draw.permutation(late)
-    if late.all() or not late.any():
+        truth = draw.permutation(truth)
+    if truth.all() or not truth.any():
         return float("nan")  # keys that no outcome knows, as a swap of key columns gives
-    return float(roc_auc_score(late, known["score"]))
+    return float(roc_auc_score(truth, known["score"]))
 
 
 def metrics_of(seen: Seen, before: Sequence[Seen]) -> pd.DataFrame:
@@ -117,7 +126,6 @@ def fitted(nights: Nights, frames: Mapping[date, pd.DataFrame]) -> Any:
 
 
 def _labelled(night: Night, frame: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
-    key = ["carrier", "flight", "origin"]
-    rows = night.rows.select(key).to_pandas().reset_index()
-    known = rows.merge(night.labels.to_pandas(), on=key)
+    rows = night.rows.select(KEY).to_pandas().reset_index()
+    known = rows.merge(night.labels.to_pandas(), on=KEY)
     return frame.iloc[known["index"].to_numpy()], known["late"].astype(int).to_numpy()

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from bench import peers
-from bench.faults import FAULTS, NIGHTS
+from bench.faults import NIGHTS, Fault
 from bench.nights import Night
+from bench.parcels import ParcelBench
 from bench.planting import ROLLING, Bench, Seen, metrics_of
 
 from pipeline.job import Monitor
@@ -20,7 +21,7 @@ from pipeline.monitoring.breaks import broken
 from pipeline.monitoring.causes import findings_of
 from pipeline.monitoring.limits import MOST_NIGHTS, Flags, Judged, judge, judged, surprises
 from pipeline.monitoring.profile import merge
-from pipeline.monitoring.surprise import LEAST, WINDOW, Surprise
+from pipeline.monitoring.surprise import LEAST, LEFT_OUT, WINDOW, Surprise
 from pipeline.monitoring.watched import watched
 
 OURS = "limits of the night"
@@ -44,7 +45,7 @@ class Objections:
 class Year:
     """The clean nights: what was seen, their metrics, our judgement, all objections."""
 
-    bench: Bench
+    bench: Bench | ParcelBench
     monitor: Monitor
     seen: Sequence[Seen]
     metrics: pd.DataFrame
@@ -84,7 +85,7 @@ def flagged(night: Objections, rule: str, threshold: float | None = None) -> set
     return {column for column, score in night.peers[kind].items() if score > least}
 
 
-def clean_year(bench: Bench, monitor: Monitor) -> Year:
+def clean_year(bench: Bench | ParcelBench, monitor: Monitor) -> Year:
     """Every night of the year as it was."""
     seen = [bench.seen(bench.nights.read(day)) for day in bench.nights.days]
     nightly = [metrics_of(each, seen[:position]) for position, each in enumerate(seen)]
@@ -116,11 +117,11 @@ def _objections(
     )
 
 
-def plant(year: Year, name: str, start: date, seed: int) -> Planted:
-    """Plant one fault on NIGHTS nights from `start` on."""
-    draw = np.random.default_rng([seed, list(FAULTS).index(name)])
-    fault, first = FAULTS[name](draw), year.position(start)
-    back = max(0, first - MOST_NIGHTS - WINDOW)
+def plant(year: Year, faults: Mapping[str, Fault], name: str, start: date, seed: int) -> Planted:
+    """Plant one of the faults on NIGHTS nights from `start` on."""
+    draw = np.random.default_rng([seed, list(faults).index(name)])
+    fault, first = faults[name](draw), year.position(start)
+    back = max(0, first - MOST_NIGHTS - WINDOW - LEFT_OUT)
     seen = list(year.seen[back:first])
     stale = year.bench.nights.read(year.seen[first - 1].day)
     planted = []
