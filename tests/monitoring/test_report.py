@@ -14,7 +14,7 @@ from support import reports as built
 from support.reports import PageReader
 
 from pipeline.monitoring.dictionary import PARTS
-from pipeline.monitoring.report.axes import nice_ticks, tick_text
+from pipeline.monitoring.report.axes import figure, nice_ticks, tick_text
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.lines import Series, line_chart
 from pipeline.monitoring.report.links import NO_LINKS, Links
@@ -199,6 +199,13 @@ def test_ticks_enclose_what_is_drawn_and_differ(low: float, width: float) -> Non
     assert len({tick_text(tick, ticks, "") for tick in ticks}) == len(ticks)
 
 
+def test_figures_have_three_digits() -> None:
+    values = (0, 0.00001234, 0.01234, 0.9996, 1.5, 99.96, 1234567.8)
+    shown = ["0", "1.2e-05", "0.0123", "1.00", "1.50", "100", "1,234,568"]
+    assert [figure(value) for value in values] == shown
+    assert [figure(value, "%") for value in (0.0, 0.123, 1.0)] == ["0.0 %", "12.3 %", "100 %"]
+
+
 def test_a_day_without_a_value_is_a_gap() -> None:
     days = [date(2024, 1, 1) + timedelta(days=number) for number in range(5)]
     series = Series("auc", list(zip(days, [0.7, 0.8, None, 0.9, 0.8], strict=True)))
@@ -216,7 +223,7 @@ def test_a_chart_of_nothing_is_none() -> None:
 def test_a_share_that_is_always_0_is_drawn_on_the_ground() -> None:
     chart = line_chart("share", [Series("a", [(date(2024, 1, 1), 0.0)])], unit="%", from_zero=True)
     assert chart is not None
-    assert chart.y_ticks[0].text == "0 %"
+    assert (chart.y_ticks[0].text, chart.y_ticks[0].at) == ("0.00 %", chart.lines[0].last[1])
 
 
 def test_bars_are_shares_so_that_nights_of_any_size_compare() -> None:

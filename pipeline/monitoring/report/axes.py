@@ -63,15 +63,15 @@ def nice_ticks(low: float, high: float, most: int = 4) -> list[float]:
 
 
 def tick_text(value: float, ticks: Sequence[float], unit: str) -> str:
-    """A tick with as many digits as tell it from its neighbours."""
-    step = (ticks[1] - ticks[0]) * (100 if unit == "%" else 1)
-    shown = value * 100 if unit == "%" else value
+    """A tick with as many digits as tell it from its neighbours; `%` takes a share, `k` stands for 1,000."""
+    factor = 100.0 if unit == "%" else 1.0
+    step, suffix = (ticks[1] - ticks[0]) * factor, " %" if unit == "%" else ""
+    if max(map(abs, ticks)) * factor >= 10_000 and step >= 100:
+        factor, step, suffix = factor / 1000, step / 1000, "k" + suffix
     digits = max(0, -floor(log10(step) + 1e-9))
-    if digits and round(step * 10**digits) != round(step * 10**digits, 6):
+    if round(step * 10**digits, 6) % 1:
         digits += 1
-    if abs(shown) >= 10_000 and not digits:
-        return f"{shown / 1000:,.{0 if step >= 1000 else 1}f}k"
-    return f"{shown:,.{digits}f}{' %' if unit == '%' else ''}"
+    return f"{value * factor:,.{digits}f}{suffix if value else suffix.removeprefix('k')}"
 
 
 def day_ticks(first: date, last: date, most: int = 5) -> list[tuple[date, str]]:
@@ -110,7 +110,7 @@ def _three_digits(value: float) -> str:
         return str(value)
     if value == 0:
         return "0"
-    size = floor(log10(abs(value)))
+    size = floor(log10(abs(float(f"{value:.2e}"))))
     if size >= 2:
         return f"{value:,.0f}"
     if size < -4:

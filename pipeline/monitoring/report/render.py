@@ -29,6 +29,7 @@ def run_html(page: RunPage, links: Links) -> str:
     """One run: what happened, its data, its scores, its model, where everything came from."""
     declared, marks = page.declared, trends.promotion_marks(page.promotions, page.job.timezone)
     output = declared.output if declared else None
+    nights = trends.points(page.nights)
     return _render(
         "run.html",
         page=page,
@@ -43,15 +44,17 @@ def run_html(page: RunPage, links: Links) -> str:
         drift=drift(page.metrics),
         shown_columns=SHOWN,
         histogram=histogram(page.scores, declared.threshold if declared else None) if page.scores else None,
-        quality_charts=trends.quality_charts(page.nights, marks, declared),
-        run_charts=trends.run_charts(page.nights, marks),
-        drift_charts=trends.drift_charts(page.nights, marks),
+        quality_charts=trends.quality_charts(nights, marks, declared),
+        run_charts=trends.run_charts(nights, marks),
+        drift_charts=trends.drift_charts(nights, marks),
     )
 
 
 def job_html(page: JobPage, links: Links) -> str:
     """One job: its days, its quality and drift over the weeks, its versions."""
     declared, marks = page.declared, trends.promotion_marks(page.promotions, page.job.timezone)
+    lines = weeks(page.nights)
+    by_week = [line.point for line in reversed(lines)]
     said = {
         day: "champion " + ", ".join(mark.text for mark in of_day)
         for day, of_day in groupby(sorted(marks, key=attrgetter("day")), key=attrgetter("day"))
@@ -61,10 +64,10 @@ def job_html(page: JobPage, links: Links) -> str:
         page=page,
         links=links,
         months=months(page.days, said),
-        quality_charts=trends.quality_charts(page.nights, marks, declared),
-        drift_charts=trends.drift_charts(page.nights, marks),
-        run_charts=trends.run_charts(page.nights, marks),
-        weeks=weeks(page.nights),
+        quality_charts=trends.quality_charts(by_week, marks, declared),
+        drift_charts=trends.drift_charts(by_week, marks),
+        run_charts=trends.run_charts(by_week, marks),
+        weeks=lines,
         quality_metric=trends.quality_metric(declared),
         hindsight=sum(night.hindsight is True for night in page.nights),
         judged=sum(night.hindsight is not None for night in page.nights),
