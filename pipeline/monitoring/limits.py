@@ -9,18 +9,13 @@ limit is its quantile at the family's share of the promised false alarms.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline.job import Monitor
 from pipeline.monitoring.surprise import LEAST, LEFT_OUT, Surprise, surprise
-from pipeline.monitoring.watched import ONLY_UPWARDS, Watched, watched
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Flags: TypeAlias = npt.NDArray[np.bool_]
+from pipeline.monitoring.watched import ONLY_UPWARDS, Flags, Floats, Watched, is_share_metric, watched
 
 MOST_NIGHTS = 182
 """Nights before, at most, from which a limit is taken."""
@@ -30,6 +25,10 @@ DAYS_A_YEAR = 365
 LEAST_LIMIT = 3.0
 """Standard deviations; where a family hardly moves, its tail cannot be told from its quantiles."""
 LEAST_LATE = 2.0
+LEAST_SHARE_CHANGE = 0.01
+"""Of the rows: a smaller change of a share is nobody's business, however sure."""
+LEAST_JS = 0.018
+"""Bits: about a population stability index of 0.1 (over 8 ln 2), by convention no change below it."""
 _SCALE_ERROR = 1.55  # relative standard error of that scale times sqrt(nights), by simulation
 
 
@@ -76,12 +75,22 @@ def judged(nights: Watched, measured: Surprise, monitor: Monitor, first: int = 0
     upwards = np.array([statistic.metric in ONLY_UPWARDS for statistic in nights.statistics], dtype=bool)
     up = np.nan_to_num(measured.z, nan=-np.inf)
     down = np.where(upwards, -np.inf, np.nan_to_num(-measured.z, nan=-np.inf))
+    matters = _matters(nights, measured)
     looks = []
     for running, least in ((monitor.nights_running, LEAST_LIMIT), (2 * monitor.nights_running, LEAST_LATE)):
         lasting = np.maximum(_lasting(up, running), _lasting(down, running))
         limits = np.maximum(_limits(nights, lasting, monitor, first), least)
-        looks.append(Look(limits, np.maximum(up, down) > limits, lasting > limits))
+        looks.append(Look(limits, matters & (np.maximum(up, down) > limits), matters & (lasting > limits)))
     return Judged(nights, measured, *looks)
+
+
+def _matters(nights: Watched, measured: Surprise) -> Flags:
+    """Whether a change is large enough that somebody would act on it: bool (nights, statistics)."""
+    is_share = np.array([is_share_metric(statistic.metric) for statistic in nights.statistics], dtype=bool)
+    usual = np.sin(np.clip(np.nan_to_num(measured.centre), 0, np.pi / 2)) ** 2
+    changed = np.abs(nights.raw - usual) >= LEAST_SHARE_CHANGE
+    matters: Flags = np.where(is_share, changed, ~nights.of("js") | (nights.raw >= LEAST_JS))
+    return matters
 
 
 def _lasting(surprises: Floats, nights_running: int) -> Floats:

@@ -82,6 +82,11 @@ def watched(metrics: pd.DataFrame) -> Watched:
     )
 
 
+def is_share_metric(metric: str) -> bool:
+    """Whether the metric is a share of the rows."""
+    return metric in SHARES or metric.startswith("share:")
+
+
 def _is_watched(metrics: pd.DataFrame) -> pd.Series[bool]:
     metric, baseline = metrics["metric"], metrics["baseline"]
     alone = metric.isin([*_ALONE]) | metric.str.startswith("share:")
@@ -95,7 +100,7 @@ def _statistics(
     noise = 1 / (2 * np.sqrt(rows))
     for place, (part, column, metric) in enumerate(wide.columns.to_frame().itertuples(index=False)):
         raw = wide.iloc[:, place].to_numpy(dtype=np.float64)
-        if metric in SHARES or metric.startswith("share:"):
+        if is_share_metric(metric):
             values = np.arcsin(np.sqrt(np.clip(raw, 0, 1)))
             floor = noise * (_LEAST_SHARE if metric.startswith("share:") else 1)
         elif metric == "js":

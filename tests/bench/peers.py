@@ -11,7 +11,7 @@ from scipy import stats
 from pipeline.monitoring.columns import Categories, Column, Numbers
 from pipeline.monitoring.divergence import category_bins
 from pipeline.monitoring.profile import PARTS, Profile
-from pipeline.monitoring.surprise import WINDOW
+from pipeline.monitoring.surprise import LEAST, WINDOW
 
 Scores = dict[str, float]
 """By column, how strongly a rule objects; a rule's threshold decides."""
@@ -52,7 +52,8 @@ def _p(column: Column, baseline: Column | None) -> float:
 def deviations(values: np.ndarray, names: Sequence[str]) -> Scores:
     """Of the last of `values` (nights, figures): distance from the mean of the WINDOW before, in sds."""
     before = values[-WINDOW - 1 : -1]
-    with np.errstate(all="ignore"):
-        spread = np.nanstd(before, axis=0, ddof=1) + 1e-9 * np.abs(np.nanmean(before, axis=0)) + 1e-12
-        far = np.abs(values[-1] - np.nanmean(before, axis=0)) / spread
-    return {name: float(value) for name, value in zip(names, far, strict=True) if np.isfinite(value)}
+    known = np.flatnonzero(np.isfinite(values[-1]) & (np.isfinite(before).sum(axis=0) >= LEAST))
+    mean = np.nanmean(before[:, known], axis=0)
+    spread = np.nanstd(before[:, known], axis=0, ddof=1) + 1e-9 * np.abs(mean) + 1e-12
+    far = np.abs(values[-1, known] - mean) / spread
+    return {names[at]: float(value) for at, value in zip(known, far, strict=True)}

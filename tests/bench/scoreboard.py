@@ -19,10 +19,10 @@ from bench.planting import ROLLING, Bench, Seen, metrics_of
 from pipeline.job import Monitor
 from pipeline.monitoring.breaks import broken
 from pipeline.monitoring.causes import findings_of
-from pipeline.monitoring.limits import MOST_NIGHTS, Flags, Judged, judge, judged, surprises
+from pipeline.monitoring.limits import MOST_NIGHTS, Judged, judge, judged, surprises
 from pipeline.monitoring.profile import merge
 from pipeline.monitoring.surprise import LEAST, LEFT_OUT, WINDOW, Surprise
-from pipeline.monitoring.watched import watched
+from pipeline.monitoring.watched import Flags, watched
 
 OURS = "limits of the night"
 PEERS = {
