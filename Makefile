@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow airflow-stop env compose-local test check soak bench fmt clean
+.PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring fmt clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 help:  ## list the verbs
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.installed: requirements.lock pyproject.toml .ci/install
 	@.ci/install
@@ -46,6 +46,10 @@ soak: .venv/.installed  ## what is too long for every push: a year's replay, kil
 
 bench: .venv/.installed  ## one night against a plain script, interleaved: make bench ARGS="--rows 1000000 --json"
 	@$(BIN)/python tests/bench/bench.py $(ARGS)
+
+bench-monitoring: .venv/.installed  ## planted faults against the usual rules: make bench-monitoring ARGS="--half tuning"
+	@$(BIN)/nightshift demo --json > /dev/null
+	@PYTHONPATH=tests $(BIN)/python -m bench.monitoring $(ARGS)
 
 fmt: .venv/.installed  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

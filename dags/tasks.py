@@ -120,15 +120,18 @@ def report(run_name: str) -> None:
 
 
 def evaluate(job: str) -> None:
-    """Judge what is mature, or the days that the form names; tell what became of it."""
-    from pipeline import outcomes
+    """Judge what is mature, or the days that the form names; estimate what waits for its labels."""
+    from pipeline import estimates, outcomes
+    from pipeline.partition import EVER
 
     context: Any = get_current_context()
     params = context["params"]
     first, last = params.get("from"), params.get("to")
     span = (Partition.parse(first or last), Partition.parse(last or first)) if first or last else None
-    done = outcomes.evaluate(_environment(), job, span)
+    env = _environment()
+    done = outcomes.evaluate(env, job, span)
     context["ti"].xcom_push(key=NOTE, value=outcomes.note(job, done))
+    estimates.estimate_days(env, job, span or EVER, missing_only=True)
 
 
 def _job(name: str) -> Job:

@@ -1,31 +1,38 @@
-"""Alerts of failed and late nights: recorded first, each cause once, then sent through the job's channel.
+"""Alerts of failed and late nights and of changes: recorded first, each once, then sent to the job's channel.
 
 What is not delivered stays on record with its reason. Backfills and training never page.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
 
-from pipeline.adapters import alerts, channels, ledger
+from pipeline.adapters import alerts, channels, episodes, ledger
 from pipeline.declaration import declaration_file, load_job
 from pipeline.document import read_document
 from pipeline.environment import Environment
 from pipeline.errors import ChannelError, NightshiftError, TransientError, UsageError, nearest
-from pipeline.monitoring.alerts import Notice, Subject, Visible, failure_notice, late_notice
+from pipeline.monitoring.alerts import Notice, Subject, Visible, failure_notice, finding_notice, late_notice
+from pipeline.monitoring.findings import Finding, FindingKind
 from pipeline.partition import Partition
 from pipeline.run import Trigger
 from pipeline.settings import Settings
 
 log = structlog.get_logger()
 
-_SILENT: tuple[Trigger, ...] = ("backfill", "train")
+SILENT: tuple[Trigger, ...] = ("backfill", "train")
+"""Triggers that never page."""
+
 _RETRIED = timedelta(hours=24)
+
+QUIET_NIGHTS = 3
+"""An episode ends by itself after so many published nights that do not show its cause."""
 
 
 def alert_failed(
@@ -43,7 +50,7 @@ def alert_failed(
     Works where the declaration is broken. Where the alert cannot be recorded, it is sent all the same and
     the error raised.
     """
-    if trigger in _SILENT:
+    if trigger in SILENT:
         return False
     declared, channel = _declared(env.project, job_name)
     subject, visible = _known(env, job_name, partition)
@@ -76,6 +83,43 @@ def alert_late(env: Environment, job_name: str, partition: Partition, now: datet
     subject = Subject(job_name, owners.team, owners.on_call)
     notice = late_notice(subject, partition, due, now, last_status)
     return _raise(env, notice, None, job.declaration.alerts.channel)
+
+
+def alert_findings(
+    env: Environment,
+    job_name: str,
+    day: date,
+    findings: Sequence[Finding],
+    trigger: Trigger,
+    *,
+    kinds: Sequence[FindingKind] = ("structure", "drift"),
+    run_id: str | None = None,
+) -> int:
+    """Tell the owner what changed, once an episode; how many alerts were raised now.
+
+    `findings` are all that `day` shows of `kinds`: an episode of these that is not among them has a quiet
+    night. Raises DeclarationError where the declaration is broken.
+    """
+    if trigger in SILENT:
+        return 0
+    job = load_job(env.project, job_name)
+    owners, channel = job.declaration.owners, job.declaration.alerts.channel
+    subject = Subject(job_name, owners.team, owners.on_call)
+    with env.engine.begin() as connection:
+        episodes.lock(connection, job_name)
+        visible = ledger.visible_run(connection, job_name, Partition(day))
+        notices = [(finding_notice(subject, finding, visible), finding.since) for finding in findings]
+        raised = [
+            alerts.raise_once(connection, notice, run_id, channel, day)
+            for notice, since in notices
+            if not episodes.is_known(connection, notice, since, day)
+        ]
+        episodes.resolve_quiet(connection, job_name, kinds, day, QUIET_NIGHTS)
+        episodes.resolve_published(connection, job_name)
+    new = [alert_no for alert_no in raised if alert_no is not None]
+    for alert_no in new:
+        _deliver(env, alert_no, channel)
+    return len(new)
 
 
 def retry_undelivered(env: Environment, job_name: str) -> int:
@@ -127,7 +171,7 @@ def _raise(env: Environment, notice: Notice, run_id: str | None, channel: str | 
 def _deliver(env: Environment, alert_no: int, channel: str | None, *, again: bool = False) -> bool:
     """Send a recorded alert while nobody else can; whether its channel took it now."""
     with env.engine.begin() as connection:
-        raised = alerts.claim(connection, alert_no)
+        raised = alerts.claim(connection, alert_no, wait=not again)
         if raised is None:
             return False
         error = _sent(env.settings, channel, _delayed(raised) if again else raised)

@@ -1,12 +1,14 @@
 """The morning after: a published night's metrics, from its profile and those of training and recent nights.
 
-Nothing here moves what readers see. Superseded and failed runs have no metrics.
+What they show against the nights before is told to the owner. Nothing here moves what readers see.
+Superseded and failed runs have no metrics.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,13 +17,20 @@ import structlog
 from pipeline.adapters import ledger, metrics, registry, run_files, versions
 from pipeline.adapters.store import Store
 from pipeline.adapters.versions import ModelVersion
+from pipeline.alerting import SILENT, alert_findings
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
 from pipeline.errors import FatalError
 from pipeline.job import Job
+from pipeline.monitoring.causes import findings
+from pipeline.monitoring.findings import Finding
+from pipeline.monitoring.limits import MOST_NIGHTS
 from pipeline.monitoring.metrics import Metric, RowCounts, profile_metrics, row_metrics
+from pipeline.monitoring.nightly import nightly_metrics
 from pipeline.monitoring.profile import Profile, merge
 from pipeline.monitoring.profile_file import loads
+from pipeline.monitoring.surprise import LEFT_OUT, WINDOW
+from pipeline.partition import Partition
 from pipeline.run import Run
 from pipeline.usage import Meter
 
@@ -32,7 +41,9 @@ LEAST_NIGHTS = 7
 
 
 def monitor(env: Environment, run: Run) -> None:
-    """Write the metrics of a published run, in place of those it had.
+    """Write the metrics of a published run, in place of those it had, and tell its owner what changed.
+
+    A backfill and a training have metrics too, and never tell anybody.
 
     Raises what went wrong, after it was recorded as a warning of the run: the day stays published.
     """
@@ -46,6 +57,7 @@ def monitor(env: Environment, run: Run) -> None:
             found = _metrics(env, ledger.as_run(record), record)
             with env.engine.begin() as connection:
                 metrics.replace(connection, run, found)
+            _alert(env, run, record)
         except Exception as error:
             _warn(env, run, error)
             raise
@@ -76,28 +88,43 @@ def _metrics(env: Environment, run: Run, record: ledger.Record) -> list[Metric]:
         withheld=record["rows_withheld"],
         fallback=record["rows_fallback"],
     )
-    return [
-        *row_metrics(counts),
-        *profile_metrics(
-            profile,
-            training_profile(env, version),
-            rolling_profile(env, job, run),
-            job.declaration.model.output,
-        ),
-    ]
+    nights = _nights_before(env, job, run)
+    rolling = merge(list(nights.values())) if len(nights) >= LEAST_NIGHTS else None
+    output = job.declaration.model.output
+    found = [*row_metrics(counts), *profile_metrics(profile, training_profile(env, version), rolling, output)]
+    if rolling is not None:
+        found += nightly_metrics(profile, rolling, nights.get(run.partition.previous()))
+    return found
 
 
-def rolling_profile(env: Environment, job: Job, run: Run) -> Profile | None:
-    """The nights that readers see of the `monitor.rolling_days` days before; None of too few nights.
+def night_findings(env: Environment, job: Job, partition: Partition) -> list[Finding]:
+    """What the metrics of that day, as readers see it, show against those of the nights before."""
+    first = Partition(partition.day - timedelta(days=MOST_NIGHTS + WINDOW + LEFT_OUT))
+    with env.engine.connect() as connection:
+        history = metrics.of_visible_runs(connection, job.name, first, partition)
+    if partition.day not in set(history["day"]):
+        return []
+    return findings(job.name, history, job.declaration.monitor)
+
+
+def _alert(env: Environment, run: Run, record: ledger.Record) -> None:
+    if record["trigger"] in SILENT:
+        return
+    found = night_findings(env, load_job(env.project, run.job), run.partition)
+    alert_findings(env, run.job, run.partition.day, found, record["trigger"], run_id=run.run_id)
+
+
+def _nights_before(env: Environment, job: Job, run: Run) -> dict[Partition, Profile]:
+    """The nights that readers see of the `monitor.rolling_days` days before, in order.
 
     Nights without a profile, as those before profiles were kept, do not count.
     """
     with env.engine.connect() as connection:
         days = job.declaration.monitor.rolling_days
         before = ledger.visible_before(connection, run.job, run.partition, days)
-    found = [_profile(env.store, ledger.as_run(record), record["parts"]) for record in before]
-    nights = [profile for profile in found if profile is not None]
-    return merge(nights) if len(nights) >= LEAST_NIGHTS else None
+    runs = [(ledger.as_run(record), record["parts"]) for record in before]
+    found = {earlier.partition: _profile(env.store, earlier, parts) for earlier, parts in runs}
+    return {partition: profile for partition, profile in found.items() if profile is not None}
 
 
 def training_profile(env: Environment, version: ModelVersion) -> Profile | None:

@@ -13,6 +13,7 @@ import structlog
 from pipeline.adapters import outcomes as stored
 from pipeline.adapters import versions
 from pipeline.adapters.versions import ModelVersion
+from pipeline.alerting import alert_findings
 from pipeline.answers import read_answers
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
@@ -42,7 +43,7 @@ class Evaluated:
     written: int
     immature: int
     findings: tuple[Finding, ...] = ()
-    """Concept drift that stands on the newest judged day, unless that one is judged in hindsight."""
+    """Concept drift that stands on the newest judged day, unless that one is judged in hindsight; told."""
 
 
 def evaluate(
@@ -72,7 +73,7 @@ def evaluate(
         runs, written = runs + made, written + new
         on_day(Partition(day))
     log.info("evaluated", job=job_name, days=len(mature), runs=runs, written=written)
-    standing = tuple(_standing(env, job)) if written else ()
+    standing = _told(env, job) if written else ()
     return Evaluated(len(mature), runs, written, len(wanted) - len(mature), standing)
 
 
@@ -138,11 +139,19 @@ def concept_drift(env: Environment, job_name: str) -> list[Finding]:
     return [finding for _, found in _concept_drift(env, job) for finding in found]
 
 
-def _standing(env: Environment, job: Job) -> list[Finding]:
-    """Backfills page nobody: nights judged in hindsight are evidence, and raise nothing by themselves."""
+def _told(env: Environment, job: Job) -> tuple[Finding, ...]:
+    """What stands on the newest judged night; its owner is told once an episode.
+
+    Backfills page nobody: nights judged in hindsight are evidence, and raise nothing by themselves.
+    """
     *_, (nights, found) = [((), []), *_concept_drift(env, job)]
     newest = nights[-1] if nights else None
-    return [each for each in found if newest and not newest["hindsight"] and each.day == newest["day"]]
+    if newest is None or newest["hindsight"]:
+        return ()
+    day = newest["day"]
+    standing = tuple(each for each in found if each.day == day)
+    alert_findings(env, job.name, day, standing, "scheduled", kinds=("concept",))
+    return standing
 
 
 def _concept_drift(env: Environment, job: Job) -> list[tuple[list[dict[str, Any]], list[Finding]]]:

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from pipeline.adapters import ledger, publishing, run_files
+from pipeline.adapters import ledger, models, publishing, run_files
 from pipeline.adapters.source import open_reader
 from pipeline.adapters.versions import ModelVersion, with_predecessor
 from pipeline.declaration import load_job, suite_file
@@ -34,6 +35,7 @@ from pipeline.scoring.extract import extract as read_partition
 from pipeline.scoring.suite import load_suite
 from pipeline.shard import shards
 from pipeline.usage import Meter, spare_memory_mb
+from pipeline.validator import Judge, Validator, judge_here
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -124,16 +126,11 @@ def extract_plan(job: Job, versions: list[ModelVersion]) -> ExtractPlan:
     )
 
 
-def validate(env: Environment, run: Run) -> None:
+def validate(env: Environment, run: Run, judge: Judge = judge_here) -> None:
     """Judge the snapshot by the suite; what no model may see goes to the quarantine."""
     with _step(env, run, "validated") as wanted:
         if not wanted:
             return
-        from pipeline.scoring.validate import validate as judge
-        from pipeline.scoring.validate import warm_up
-
-        warm_up()
-
         job = load_job(env.project, run.job)
         declaration = job.declaration
         suite = load_suite(suite_file(env.project, run.job))
@@ -149,7 +146,7 @@ def validate(env: Environment, run: Run) -> None:
                     run.partition,
                     job.instants(run.partition),
                     target,
-                    memory_mb=spare_memory_mb(declaration.resources.memory_mb),
+                    memory_mb=declaration.resources.memory_mb,
                     threads=declaration.resources.cpus,
                 )
             except ValidationError:
@@ -315,16 +312,25 @@ def _mended(env: Environment, job: str, partition: Partition) -> bool:
     return True
 
 
-def night(env: Environment, request: Request) -> ledger.Record:
-    """One whole run in this process, retried where the fault may pass; raises when it failed."""
+def night(env: Environment, request: Request, validator: Validator | None = None) -> ledger.Record:
+    """One whole run in this process, retried where the fault may pass; raises when it failed.
+
+    With a `validator` the snapshot is judged in that one's process.
+    """
     # Named before the first attempt: a lost answer must not plan it twice.
     named = replace(request, run_id=request.run_id or new_run_id(request.job, request.partition))
     run = _retried(plan, env, named)
     _retried(repair, env, load_job(env.project, request.job))
     if run.stage == "planned":
-        threading.Thread(target=_warm_up, name="warm-up").start()
-    for step in (extract, validate, score):
-        _retried(step, env, run)
+        # No daemon: one that is cut off at exit aborts the process.
+        threading.Thread(target=models.warm_up, name="warm-up").start()
+    try:
+        for step in (extract, partial(validate, judge=validator or judge_here), score):
+            _retried(step, env, run)
+    finally:
+        if validator is not None:
+            with env.engine.begin() as connection:
+                ledger.add_usage(connection, run.run_no, *validator.used())
     record = _retried(publish, env, run)
     try:
         monitor(env, run)
@@ -341,13 +347,6 @@ def _retried(step: Callable[[Environment, T], R], env: Environment, subject: T) 
         reraise=True,
     )
     return attempts(step, env, subject)
-
-
-def _warm_up() -> None:
-    # Seconds of imports beside the extract. No daemon: one that is cut off at exit aborts the process.
-    from pipeline.scoring.validate import warm_up
-
-    warm_up()
 
 
 @contextmanager

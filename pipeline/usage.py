@@ -1,4 +1,4 @@
-"""What a stage used, CPU seconds and peak memory of this process, and what memory is left for the next."""
+"""What a stage used, CPU seconds and peak memory, and what memory is left for the next."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LEAST_MB = 128
 
 def spare_memory_mb(total: int) -> int:
     """What a process that may use `total` MiB can leave to a database within it, MiB; at least 128."""
-    return max(_LEAST_MB, total - int(_resident_mb()) - _OUTSIDE_MB)
+    return max(_LEAST_MB, total - int(resident_mb()) - _OUTSIDE_MB)
 
 
-def _resident_mb() -> float:
-    """Resident memory now, MiB; where the system does not tell, the peak so far."""
+def resident_mb() -> float:
+    """Resident memory of this process now, MiB; where the system does not tell, the peak so far."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except FileNotFoundError:

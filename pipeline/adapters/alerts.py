@@ -6,7 +6,7 @@ Functions take a SQLAlchemy connection; the caller owns the transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -26,9 +26,16 @@ class Raised:
 
 
 def raise_once(
-    connection: sa.Connection, notice: Notice, run_id: str | None, channel: str | None
+    connection: sa.Connection,
+    notice: Notice,
+    run_id: str | None,
+    channel: str | None,
+    last_day: date | None = None,
 ) -> int | None:
-    """The number of the new alert; None where this cause of the day, or of any for none, was raised."""
+    """The number of the new alert; None where this cause of the day, or of any for none, was raised.
+
+    An episode may have been seen until a later day, `last_day`, than the notice's own.
+    """
     if notice.day is None and _is_raised(connection, notice):
         return None
     statement = insert(alerts).values(
@@ -40,6 +47,7 @@ def raise_once(
         owner=notice.owner,
         message=notice.text,
         channel=channel,
+        last_day=last_day or notice.day,
     )
     statement = statement.on_conflict_do_nothing(constraint="alerts_once")
     return connection.execute(statement.returning(alerts.c.alert_no)).scalar_one_or_none()
@@ -50,12 +58,15 @@ def _is_raised(connection: sa.Connection, notice: Notice) -> bool:
     return connection.execute(sa.select(alerts.c.alert_no).where(*same)).first() is not None
 
 
-def claim(connection: sa.Connection, alert_no: int) -> Raised | None:
-    """The alert, nobody else's until the transaction ends; None where it is delivered or being sent."""
+def claim(connection: sa.Connection, alert_no: int, *, wait: bool = False) -> Raised | None:
+    """The alert, nobody else's until the transaction ends; None where it is delivered or being sent.
+
+    With `wait`, what somebody else does to it is awaited: a night that lengthens its episode sends nothing.
+    """
     row = connection.execute(
         sa.select(alerts)
         .where(alerts.c.alert_no == alert_no, alerts.c.delivered_at.is_(None))
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=not wait)
     ).first()
     if row is None:
         return None

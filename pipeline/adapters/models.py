@@ -29,6 +29,11 @@ ALLOWED_TYPES = frozenset({
 """What a model file may hold beyond what skops itself trusts: read, and found to do nothing on loading."""
 
 
+def warm_up() -> None:
+    """Import what loading needs, seconds of work that may overlap the stages before it in a thread."""
+    import skops.io  # noqa: F401
+
+
 def sklearn_version() -> str:
     """The running scikit-learn's version: what is saved now can be loaded only by the same."""
     import sklearn

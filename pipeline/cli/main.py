@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,6 +40,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; kept for ever.")]
 def _start(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step on stderr.")] = False,
 ) -> None:
+    gc.set_threshold(100_000)  # imports make hundreds of thousands of objects that stay
     configure_logging(verbose=verbose)
 
 
@@ -189,9 +191,12 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score one night and publish it; prints the run."""
-    from pipeline.cli.nights import run_score
+    from pipeline.validator import Validator
 
-    run_score(_environment(), job, day, _policy(model, "current"), run_id, as_json=as_json)
+    with Validator(once=True) as validator:
+        from pipeline.cli.nights import run_score
+
+        run_score(_environment(), job, day, _policy(model, "current"), run_id, validator, as_json=as_json)
 
 
 @app.command()
@@ -208,12 +213,16 @@ def backfill(
     as_json: AsJson = False,
 ) -> None:
     """Score many nights in one process; goes on after a failed night and lists the failures."""
-    from pipeline.cli.nights import run_backfill
-    from pipeline.declaration import load_job
+    from pipeline.validator import Validator
 
-    environment = _environment()
-    declared = load_job(environment.project, job).declaration.model.backfill_policy
-    run_backfill(environment, job, (first, last), reprocess, _policy(model, declared), as_json=as_json)
+    with Validator() as validator:
+        from pipeline.cli.nights import run_backfill
+        from pipeline.declaration import load_job
+
+        environment = _environment()
+        declared = load_job(environment.project, job).declaration.model.backfill_policy
+        policy = _policy(model, declared)
+        run_backfill(environment, job, (first, last), reprocess, policy, validator, as_json=as_json)
 
 
 @app.command()
@@ -312,6 +321,36 @@ def status(
     from pipeline.cli.status import run_status
 
     run_status(_environment(), job, first, last, as_json=as_json)
+
+
+@app.command()
+@guarded
+def alerts(
+    job: JobName,
+    lasting: Annotated[bool, typer.Option("--open", help="Only those that are not resolved.")] = False,
+    acknowledge: Annotated[
+        int | None, typer.Option("--acknowledge", metavar="NUMBER", help="Take an open alert on.")
+    ] = None,
+    resolve: Annotated[
+        int | None, typer.Option("--resolve", metavar="NUMBER", help="End an alert's episode.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who takes it on or ends it.")] = None,
+    limits: Annotated[
+        bool, typer.Option("--limits", help="False alarms, promised and measured; what each column can show.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the owners were told and what became of it; take an alert on, or end its episode."""
+    from pipeline.cli.alerts import Change, run_alerts, run_change, run_limits
+
+    environment = _environment()
+    change = Change.asked(acknowledge, resolve, by)
+    if limits:
+        run_limits(environment, job, as_json=as_json)
+    elif change is None:
+        run_alerts(environment, job, lasting=lasting, as_json=as_json)
+    else:
+        run_change(environment, job, change, as_json=as_json)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pipeline.partition import Partition, between
 if TYPE_CHECKING:
     from pipeline.environment import Environment
     from pipeline.planning import ModelPolicy
+    from pipeline.validator import Validator
 
 REPORTED = (
     "job", "day", "run_id", "token", "status", "stage", "degraded", "rows_in", "rows_scored", "rows_fallback",
@@ -29,7 +30,14 @@ def report(record: Any) -> dict[str, Any]:
 
 
 def run_score(
-    env: Environment, job: str, day: str, policy: ModelPolicy, run_id: str | None, *, as_json: bool
+    env: Environment,
+    job: str,
+    day: str,
+    policy: ModelPolicy,
+    run_id: str | None,
+    validator: Validator,
+    *,
+    as_json: bool,
 ) -> None:
     """One night; a failed run is shown too, then ends with exit code 1."""
     from pipeline import planning, steps
@@ -40,7 +48,7 @@ def run_score(
     request = planning.Request(job, partition, policy=policy, run_id=name)
     try:
         with err.status(f"{job} {partition}"):
-            record = steps.night(env, request)
+            record = steps.night(env, request, validator)
     except NightshiftError as error:
         with env.engine.connect() as connection:
             failed = ledger.find(connection, name)
@@ -76,6 +84,7 @@ def run_backfill(
     span: tuple[str, str],
     reprocess: Literal["none", "failed", "completed"],
     policy: ModelPolicy,
+    validator: Validator | None = None,
     *,
     as_json: bool,
 ) -> None:
@@ -90,7 +99,7 @@ def run_backfill(
         for partition in wanted:
             request = planning.Request(job, partition, policy=policy, trigger="backfill")
             try:
-                records.append(steps.night(env, request))
+                records.append(steps.night(env, request, validator))
             except NightshiftError as error:
                 failures.append((partition, error))
             bar.advance(task)

@@ -81,13 +81,13 @@ def _figure(metrics: Mapping[str, float], name: str) -> str | None:
 
 
 def _episodes(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Findings of one cause on nights that follow each other, as one; with the evidence of its last night."""
+    """Findings of one cause on nights that follow each other, as one with its first night's evidence."""
     made: dict[str, list[dict[str, Any]]] = {}
     for each in findings:
         episodes = made.setdefault(each.cause, [])
         if not episodes or (each.day - episodes[-1]["last"]).days > _LONGEST_GAP:
-            episodes.append({"cause": each.cause, "first": each.day, "nights": 0})
-        episodes[-1] |= {"last": each.day, "evidence": each.evidence, "nights": episodes[-1]["nights"] + 1}
+            episodes.append({"cause": each.cause, "first": each.day, "evidence": each.evidence})
+        episodes[-1]["last"] = each.day
     return sorted((each for episodes in made.values() for each in episodes), key=lambda each: each["first"])
 
 

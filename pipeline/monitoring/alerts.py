@@ -1,4 +1,4 @@
-"""What an owner is told of a failed or a late night: values in, a notice out."""
+"""What an owner is told of a failed or a late night and of a change: values in, a notice out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import Any, Literal
 
 from pipeline import errors
 from pipeline.errors import NightshiftError
+from pipeline.monitoring.findings import Finding, FindingKind
 from pipeline.partition import Partition
 from pipeline.run import Status
 
-Kind = Literal["failed", "late"]
+Kind = Literal["failed", "late"] | FindingKind
 Visible = Mapping[str, Any] | Literal["unknown"] | None
 """The runs row that readers see, with its `published_at`; "unknown" where nobody could be asked."""
 
 LATE = "publish_by"
 """The one cause of a late day."""
+
+NIGHTS: tuple[Kind, ...] = ("failed", "late")
+"""Kinds that end once their day is published; the others last while their change is seen."""
 
 _LONGEST = 1000  # characters of an error's message: chat services take about 2,000 in all
 _SHORT = 100  # characters of a cause or of an error's name
@@ -80,7 +84,7 @@ class Notice:
         """The whole notice, a paragraph a question."""
         return "\n\n".join(
             (
-                f"What failed: {self.failed}",
+                f"What {'failed' if self.kind in NIGHTS else 'changed'}: {self.failed}",
                 f"What readers see meanwhile: {self.meanwhile}",
                 f"What to do: {self.todo}",
                 f"Owner: {self.owner}",
@@ -137,6 +141,21 @@ def late_notice(
         failed=f"the day must be published by {_shown(due)}; it is {_shown(now)} and it is not",
         meanwhile=_meanwhile(partition, None),
         todo=_LATE_TODO[last_status].format(again=_again(subject.job, partition)),
+    )
+
+
+def finding_notice(subject: Subject, finding: Finding, visible: Visible) -> Notice:
+    """What is told of a change of data or quality; the day is the first of its episode."""
+    return Notice(
+        job=subject.job,
+        day=finding.since or finding.day,
+        kind=finding.kind,
+        cause=_bounded(finding.cause, _SHORT),
+        team=subject.team,
+        on_call=subject.on_call,
+        failed=_bounded(finding.evidence, _LONGEST),
+        meanwhile=_meanwhile(Partition(finding.day), visible),
+        todo=f"{finding.todo} `nightshift alerts {subject.job}` takes it on (--acknowledge) or ends it.",
     )
 
 

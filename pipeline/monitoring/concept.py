@@ -106,7 +106,7 @@ def _as_raised(
 
 def _finding(job: str, raised: Raised, false_alarms_a_year: float) -> Finding:
     figures = "; ".join(
-        f"mean {name} {_mean(raised.rise, name):.3f}, of reference nights {_mean(raised.reference, name):.3f}"
+        f"{name} {_mean(raised.rise, name):.3f}, in the reference {_mean(raised.reference, name):.3f}"
         for name in raised.chart.told
     )
     return Finding(
@@ -114,10 +114,10 @@ def _finding(job: str, raised: Raised, false_alarms_a_year: float) -> Finding:
         day=raised.day,
         kind="concept",
         cause=raised.chart.cause,
-        evidence=f"Over {len(raised.rise)} judged nights since {raised.rise[0].day}: {figures}. The CUSUM "
-        f"of the nights stands at {raised.cusum:.1f} standard deviations, its limit is {raised.limit:.1f} "
-        f"by {len(raised.reference)} reference nights: {false_alarms_a_year:g} false alarms a year over "
-        "all charts.",
+        evidence=f"Over {len(raised.rise)} judged nights since {raised.rise[0].day}, means: {figures}. "
+        f"The CUSUM of the nights stands at {raised.cusum:.1f} standard deviations, its limit is "
+        f"{raised.limit:.1f} by {len(raised.reference)} reference nights: {false_alarms_a_year:g} "
+        "false alarms a year over all charts.",
         todo=f"Retrain on nights since the change and compare: `nightshift train {job} --from … --to …`; "
         f"`nightshift outcomes {job}` shows the weeks.",
     )

@@ -15,7 +15,7 @@ from pipeline.monitoring.quality import Floats
 
 _ALLOWANCE = 0.25  # standard deviations: half of the smallest change that is looked for
 _OUTLIER = 4.0  # standard deviations that one night may count at most
-_CAP = 1.5  # limits: a long episode ends soon after its cause has
+_CAP, _OVER = 1.5, 0.5  # limits: how high an episode may rise, lest it outlast its cause; where it ends
 _YEARS, _NIGHTS_A_YEAR = 2000, 365
 
 
@@ -42,34 +42,49 @@ def rises(values: Floats, usual: Floats, centre: float, most: float, at_least: i
         if cusum == 0.0:
             since = place + 1
         is_old_enough = place + 1 - since >= at_least
-        is_raised = (cusum > most and is_old_enough) or (is_raised and cusum > most / 2)
+        is_raised = (cusum > most and is_old_enough) or (is_raised and cusum > _OVER * most)
         if is_raised:
             yield Rise(place, since, cusum)
 
 
 def autocorrelation(values: Floats) -> float:
-    """The lag-one autocorrelation of n values, to a tenth, from 0 to .5: negative ones only calm a chart."""
+    """The lag-one autocorrelation of n values, to a tenth, from 0 to .5: negative ones only calm a chart.
+
+    Corrected for the bias of short series, (1 + 3 rho) / n (Kendall 1954; Marriott and Pope 1954).
+    """
     around = values - values.mean()
     rho = float((around[1:] * around[:-1]).sum() / np.square(around).sum())
-    return round(min(max(rho, 0.0), 0.5), 1)
+    return round(min(max(rho + (1 + 3 * rho) / len(values), 0.0), 0.5), 1)
 
 
 @lru_cache(maxsize=64)
 def limit(reference: int, rho: float, false_alarms_a_year: float) -> float:
-    """The limit, in standard deviations: in a year without change, P(it is crossed) = 1 - exp(-rate).
+    """The limit, in standard deviations, that so many episodes a year cross where nothing changes.
 
     Found on 2,000 simulated years of normal autoregressive nights, each year with so many `reference`
-    nights of its own, by whose mean and deviation it is standardised, as real nights are.
+    nights of its own, by whose mean and deviation it is standardised, as real nights are. What it leaves
+    out is that `rho` itself is estimated: where nights are strongly autocorrelated there are more.
     """
     values = autoregressive(np.random.default_rng(reference), (_YEARS, reference + _NIGHTS_A_YEAR), rho)
     usual = values[:, :reference]
     spread = usual.std(axis=1, ddof=1, keepdims=True)
     z = np.clip((values[:, reference:] - usual.mean(axis=1, keepdims=True)) / spread, -_OUTLIER, _OUTLIER)
-    cusum, highest = np.zeros(_YEARS), np.zeros(_YEARS)
+    low, high = 0.5, 100.0
+    while high - low > 0.05:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _episodes(z, middle) > false_alarms_a_year else (low, middle)
+    return high
+
+
+def _episodes(z: Floats, most: float) -> float:
+    """How many episodes a year of nights has on average, z (years, nights)."""
+    cusum, is_raised, begun = np.zeros(len(z)), np.zeros(len(z), dtype=bool), 0
     for night in z.T:
-        cusum = np.maximum(0.0, cusum + night - _ALLOWANCE)
-        highest = np.maximum(highest, cusum)
-    return float(np.quantile(highest, np.exp(-false_alarms_a_year)))
+        cusum = np.minimum(np.maximum(0.0, cusum + night - _ALLOWANCE), _CAP * most)
+        now = (cusum > most) | (is_raised & (cusum > _OVER * most))
+        begun += int((now & ~is_raised).sum())
+        is_raised = now
+    return begun / len(z)
 
 
 def autoregressive(random: np.random.Generator, shape: tuple[int, int], rho: float) -> Floats:

@@ -22,3 +22,7 @@ class Finding:
     """The night's figures, in sentences; no rows."""
     todo: str
     """What its owner does next, in a sentence."""
+    since: date | None = None
+    """The first night of the change, which names its episode; None where the cause alone does."""
+    columns: tuple[str, ...] = ()
+    """What changed, as `part column`, the clearest first."""

@@ -65,6 +65,8 @@ def staged(
         }
         with duckdb.connect(config=settings) as connection:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
+            # DuckDB takes the validator's process for somebody at a prompt
+            connection.execute("SET enable_progress_bar = false")
             rows = connection.read_parquet(str(snapshot), file_row_number=True)
             judged, unjudged = judged_columns(extract.columns), raw_columns(extract.columns)
             rows.project(judged).create_view(TABLE)

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +37,7 @@ err = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Used:
-    """What one whole process used; the server's share is not in it."""
+    """What one whole command used, with the processes it began; the server's share is not in it."""
 
     wall: float
     cpu: float
@@ -92,17 +94,40 @@ class Night:
 
 
 def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[Used, str]:
-    """Run a process to its end; what it used and what it printed."""
+    """Run a process to its end; what it and those it began used, and what it printed."""
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    with process:
+    with process, ThreadPoolExecutor(1) as watch:
+        peak = watch.submit(_peak_memory_mb, process.pid)
         printed = process.stdout.read() if process.stdout else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command[0], printed)
     wall = time.perf_counter() - started
-    return Used(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / MEGABYTE), printed
+    peak_mb = max(peak.result(), usage.ru_maxrss / MEGABYTE)
+    return Used(wall, usage.ru_utime + usage.ru_stime, peak_mb), printed
+
+
+def _peak_memory_mb(pid: int) -> float:
+    """What a process and its descendants hold together at most; looked at ten times a second."""
+    peak = 0
+    try:
+        root = psutil.Process(pid)
+        while root.status() != psutil.STATUS_ZOMBIE:
+            peak = max(peak, sum(map(_resident, [root, *root.children(recursive=True)])))
+            time.sleep(0.1)
+    except psutil.NoSuchProcess:
+        pass  # waited for meanwhile
+    return peak / (1 << 20)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        resident: int = process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+    return resident
 
 
 def prepared(rows: int, home: Path) -> Night:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support.airflow_here import Airflow
-from support.toy import NIGHT, YESTERDAY
+from support.airflow_here import Airflow, airflow_variables, metadata_copy
+from support.toy import NIGHT, YESTERDAY, Template, Toy
+
+from pipeline import outcomes
+from pipeline.adapters.embedded import EmbeddedServer
+from pipeline.partition import Partition
 
 pytestmark = pytest.mark.airflow
 
@@ -17,11 +22,44 @@ TASKS = ["extract", "plan", "publish", "report", "resolve_day", "score", "valida
 
 def night(airflow: Airflow, **conf: Any) -> dict[str, Any]:
     """One manual run of the toy's night."""
-    return airflow.run("test", "toy__score", json.dumps({"day": NIGHT.key, **conf}))
+    (ended,) = airflow.runs("toy__score", {"day": NIGHT.key, **conf})
+    return ended
+
+
+@dataclass(frozen=True)
+class Played:
+    """Three runs of one process, and the toy they were over."""
+
+    toy: Toy
+    dry: dict[str, Any]
+    whole: dict[str, Any]
+    chosen: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def played(
+    server: EmbeddedServer,
+    airflow_template: str,
+    toy_template: Template,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Played]:
+    """A dry run, a night, and the night before by another version."""
+    folder = tmp_path_factory.mktemp("played")
+    with toy_template.copy(folder) as toy, metadata_copy(server, airflow_template) as metadata:
+        airflow = Airflow(toy, airflow_variables(folder / "airflow", metadata) | toy.variables)
+        dry, whole = {"day": NIGHT.next().key, "dry_run": True}, {"day": NIGHT.key}
+        chosen = {"day": YESTERDAY.key, "version": 2}
+        yield Played(toy, *airflow.runs("toy__score", dry, whole, chosen))
+
+
+def run_of(toy: Toy, day: Partition) -> dict[str, Any]:
+    """The one run of a day."""
+    (run,) = [run for run in toy.runs() if run["day"] == day.day]
+    return run
 
 
 def test_a_declaration_makes_its_dag_without_heavy_imports(airflow: Airflow) -> None:
-    told = airflow.run("parse")
+    told = airflow.parse()
     assert told["dags"] == {"toy__score": TASKS, "toy__outcomes": ["evaluate"]}
     assert (told["errors"], told["heavy"]) == ({}, [])
     assert float(str(told["cpu_seconds"])) < 2
@@ -34,28 +72,40 @@ def test_a_broken_declaration_is_an_import_error_of_its_own_and_takes_no_other_j
         file = airflow.toy.project / folder / f"toy.{suffix}"
         shutil.copyfile(file, file.with_name(f"broken.{suffix}"))
     airflow.toy.edit("dags/broken.yaml", "max_quarantined_share: 0.3", "max_quarantined_shar: 0.3")
-    told: dict[str, Any] = airflow.run("parse")
+    told: dict[str, Any] = airflow.parse()
     assert sorted(told["dags"]) == ["toy__outcomes", "toy__score"]
     (message,) = told["errors"].values()
     assert list(told["errors"]) == ["broken.py"]
     assert "did you mean 'max_quarantined_share'" in message
 
 
-def test_a_night_runs_whole(airflow: Airflow) -> None:
-    told = night(airflow)
+def test_a_night_runs_whole(played: Played) -> None:
+    told, run = played.whole, run_of(played.toy, NIGHT)
     assert told["state"] == "success"
     assert set(told["tasks"].values()) == {"success"}
-    (run,) = airflow.toy.runs()
     assert (run["status"], run["trigger"], run["rows_scored"]) == ("published", "manual", 200)
-    assert len(airflow.toy.published()) == 200
-    (event,) = told["events"]
-    assert event == {
+    assert played.toy.query("select count(*) from predictions.toy where day = %s", NIGHT.day) == [(200,)]
+    assert told["events"] == [{
         "asset": "predictions.toy", "partition": NIGHT.key, "day": NIGHT.key, "run_id": run["run_id"],
         "status": "published", "degraded": False, "rows_in": 200, "rows_scored": 200, "rows_fallback": 0,
         "model_version": 1,
-    }  # fmt: skip
+    }]  # fmt: skip
     (note,) = told["notes"]
     assert f"toy {NIGHT.key}: published, model version 1 (current)" in note
+
+
+def test_a_dry_run_tells_and_does_nothing(played: Played) -> None:
+    told, day = played.dry, NIGHT.next()
+    assert told["state"] == "success"
+    assert [run for run in played.toy.runs() if run["day"] == day.day] == []
+    assert told["events"] == []
+    (note,) = told["notes"]
+    assert f"Dry run: toy {day.key} would be scored by version 1 (current)" in note
+
+
+def test_a_model_policy_may_be_chosen(played: Played) -> None:
+    run = run_of(played.toy, YESTERDAY)
+    assert (run["model_version"], run["model_policy"]) == (2, "2")
 
 
 def test_a_large_night_is_shared_among_shards_that_say_which_they_are(airflow: Airflow) -> None:
@@ -71,15 +121,6 @@ def test_a_large_night_is_shared_among_shards_that_say_which_they_are(airflow: A
     assert airflow.toy.parquet()["id"].is_unique
 
 
-def test_a_dry_run_tells_and_does_nothing(airflow: Airflow) -> None:
-    told = night(airflow, dry_run=True)
-    assert told["state"] == "success"
-    assert airflow.toy.runs() == []
-    assert told["events"] == []
-    (note,) = told["notes"]
-    assert f"Dry run: toy {NIGHT.key} would be scored by version 1 (current)" in note
-
-
 def test_a_fault_of_the_data_fails_at_once_and_its_owner_is_told_once(airflow: Airflow) -> None:
     airflow.toy.execute("delete from source.toy where day = %s", NIGHT.day)
     told = night(airflow)
@@ -90,15 +131,45 @@ def test_a_fault_of_the_data_fails_at_once_and_its_owner_is_told_once(airflow: A
     assert "EmptyPartition" in alert["message"]
 
 
-def test_a_model_policy_may_be_chosen(airflow: Airflow) -> None:
-    night(airflow, version=2)
-    (run,) = airflow.toy.runs()
-    assert (run["model_version"], run["model_policy"]) == (2, "2")
-
-
 def test_a_day_that_is_not_there_fails_where_it_waits_for_the_source(airflow: Airflow) -> None:
     ready = "ready:\n  sql: select count(*) > 500 as ready from toy where day = :day\n  until: '05:00'\n\n"
     airflow.toy.edit("dags/toy.yaml", "extract:", f"{ready}extract:")
     told = night(airflow, day=YESTERDAY.key)
     assert told["tasks"]["wait_for_source[-1]"] == "failed"
     assert airflow.toy.runs() == []
+
+
+def judged(airflow: Airflow) -> list[tuple[Any, ...]]:
+    """Day, hindsight, rows and labelled rows of each evaluation."""
+    return airflow.toy.query(
+        "select day, hindsight, rows, labelled from nightshift.outcomes "
+        "where metric = 'auc' and slice_column = 'all' and arm = 'all' order by day, evaluated_at"
+    )
+
+
+def test_mature_days_are_judged_and_the_note_tells_it(airflow: Airflow) -> None:
+    for day in (YESTERDAY, NIGHT):
+        airflow.toy.night(day)
+    (told,) = airflow.runs("toy__outcomes", {})
+    assert (told["state"], told["tasks"]) == ("success", {"evaluate[-1]": "success"})
+    assert judged(airflow) == [(day.day, True, 200, 200) for day in (YESTERDAY, NIGHT)]
+    (note,) = told["notes"]
+    assert "toy: 2 mature days, 2 runs judged, 2 evaluations written" in note
+
+
+def test_the_form_may_name_days_to_judge_again(airflow: Airflow) -> None:
+    airflow.toy.night()
+    outcomes.evaluate(airflow.toy.env, "toy")
+    airflow.toy.execute("update source.toy_sales set sold = not sold where day = %s and id = 1", NIGHT.day)
+    airflow.runs("toy__outcomes", {"from": NIGHT.key, "to": NIGHT.key})
+    assert len(judged(airflow)) == 2
+
+
+def test_a_fault_of_the_labels_fails_and_its_owner_is_told(airflow: Airflow) -> None:
+    airflow.toy.night()
+    airflow.toy.edit("dags/toy.yaml", "select id, sold from sales", "select id, day as sold from sales")
+    (told,) = airflow.runs("toy__outcomes", {})
+    assert told["state"] == "failed"
+    (alert,) = airflow.toy.rows("select job, day, kind, message from nightshift.alerts")
+    assert (alert["job"], alert["day"], alert["kind"]) == ("toy", None, "failed")
+    assert "FatalError: labels must be true or false" in alert["message"]

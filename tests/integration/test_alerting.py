@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from support.receiver import PASSWORD, TOKEN, Receiver, receiving
 from support.toy import JOB, NIGHT, YESTERDAY, Toy
 
-from pipeline.alerting import alert_failed, alert_late, retry_undelivered
+from pipeline.alerting import QUIET_NIGHTS, alert_failed, alert_findings, alert_late, retry_undelivered
 from pipeline.environment import Environment
 from pipeline.errors import DeclarationError, FatalError, TransientError
+from pipeline.monitoring.findings import Finding
 from pipeline.partition import Partition
 from pipeline.run import Trigger
 
@@ -330,3 +331,84 @@ def test_whether_a_day_of_a_broken_declaration_is_late_nobody_knows(paged: Toy) 
     paged.edit("dags/toy.yaml", "team: Toys", "teem: Nobody")
     with pytest.raises(DeclarationError):
         late(paged)
+
+
+# Changes of the data
+
+
+def change(day: date, cause: str = "input amount: no values", since: date = NIGHT.day) -> Finding:
+    return Finding(JOB, day, "structure", cause, "input amount, missing_share: 1.", "Look.", since)
+
+
+def tell(toy: Toy, day: date, *findings: Finding, trigger: Trigger = "scheduled") -> int:
+    return alert_findings(toy.env, JOB, day, findings, trigger, run_id="toy-run")
+
+
+def test_a_change_is_told_once_however_many_nights_it_lasts(paged: Toy, receiver: Receiver) -> None:
+    days = [NIGHT.day + timedelta(days=offset) for offset in range(4)]
+    assert [tell(paged, day, change(day)) for day in days] == [1, 0, 0, 0]
+    (row,) = recorded(paged)
+    assert (row["state"], row["day"], row["last_day"]) == ("open", NIGHT.day, days[-1])
+    assert receiver.titles == ["toy 2024-01-25 structure: input amount: no values"]
+    assert receiver.texts[0].startswith("What changed: input amount, missing_share: 1.")
+    assert "What readers see meanwhile: nothing for this day, 2024-01-25" in receiver.texts[0]
+
+
+@pytest.mark.parametrize("trigger", ["backfill", "train"])
+def test_neither_a_backfill_nor_training_opens_an_episode(
+    paged: Toy, receiver: Receiver, trigger: Trigger
+) -> None:
+    assert tell(paged, NIGHT.day, change(NIGHT.day), trigger=trigger) == 0
+    assert (recorded(paged), receiver.notices) == ([], [])
+
+
+def test_two_causes_are_two_alerts(paged: Toy, receiver: Receiver) -> None:
+    later = NIGHT.day + timedelta(days=4)
+    assert tell(paged, later, change(later), change(later, "input kind: unknown values", later)) == 2
+    assert len(receiver.notices) == 2
+
+
+def test_an_episode_ends_by_itself_after_quiet_nights_and_comes_back_as_a_new_one(
+    paged: Toy, receiver: Receiver
+) -> None:
+    tell(paged, YESTERDAY.day, change(YESTERDAY.day, since=YESTERDAY.day))
+    quiet = [Partition(YESTERDAY.day + timedelta(days=offset)) for offset in range(1, QUIET_NIGHTS + 1)]
+    for partition in quiet:
+        paged.night(partition, trigger="backfill")
+        assert [row["state"] for row in recorded(paged)] == ["open"]
+    assert tell(paged, quiet[-1].day) == 0
+    assert [row["resolved_by"] for row in recorded(paged)] == ["nightshift"]
+    back = quiet[-1].day + timedelta(days=1)
+    assert tell(paged, back, change(back, since=back)) == 1
+
+
+def test_a_change_is_recorded_where_its_channel_is_down_and_sent_later(
+    paged: Toy, receiver: Receiver
+) -> None:
+    receiver.status = 503
+    assert tell(paged, NIGHT.day, change(NIGHT.day)) == 1
+    assert [delivered for delivered, _ in deliveries(paged)] == [False]
+    receiver.status = 200
+    assert retry_undelivered(paged.env, JOB) == 1
+
+
+def test_of_two_that_tell_a_night_at_once_one_does(paged: Toy, receiver: Receiver) -> None:
+    told = at_once(lambda: tell(paged, NIGHT.day, change(NIGHT.day)))
+    assert sorted(map(str, told)) == ["0", "1"]
+    assert len(receiver.notices) == 1
+
+
+def test_a_night_whose_column_lost_its_values_pages_and_its_backfill_does_not(
+    paged: Toy, receiver: Receiver
+) -> None:
+    for day in range(1, 25):
+        paged.night(Partition(date(2024, 1, day)), trigger="backfill")
+    paged.execute("update source.toy set note = null where day = %s", NIGHT.day)
+    paged.night(NIGHT, trigger="backfill")
+    assert recorded(paged) == []
+    paged.night(NIGHT, trigger="scheduled")
+    (row,) = recorded(paged)
+    assert (row["kind"], row["day"], row["state"]) == ("structure", NIGHT.day, "open")
+    assert row["cause"] == "input note: no values"
+    assert "input note, missing_share: 1, usually 0.2 to 0.2" in row["message"]
+    assert receiver.titles == ["toy 2024-01-25 structure: input note: no values"]

@@ -17,7 +17,7 @@ import duckdb
 import pandas as pd
 import psycopg
 import pytest
-from support.airflow_here import airflow_variables, told_by_runner
+from support.airflow_here import airflow_variables, dag_runs
 
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.declaration import job_names
@@ -72,7 +72,7 @@ def test_every_declared_job_runs_as_a_dag(
     home: Path, airflow_metadata: str, tmp_path: Path, job: str
 ) -> None:
     variables = airflow_variables(tmp_path, airflow_metadata) | {"NIGHTSHIFT_HOME": str(home)}
-    told = told_by_runner(variables, "test", f"{job}__score", json.dumps({"day": "2013-05-09"}))
+    (told,) = dag_runs(variables, f"{job}__score", {"day": "2013-05-09"})
     assert (told["state"], set(told["tasks"].values())) == ("success", {"success"})
     (event,) = told["events"]
     assert (event["partition"], event["status"]) == ("2013-05-09", "published")

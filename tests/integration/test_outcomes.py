@@ -16,7 +16,9 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli.main import app
 from pipeline.errors import FatalError, UsageError
+from pipeline.estimates import estimate
 from pipeline.outcomes import Evaluated, evaluate, weeks
+from pipeline.partition import Partition, between
 
 if TYPE_CHECKING:
     from support.toy import Toy
@@ -223,6 +225,18 @@ def test_the_command_tells_the_weeks(shop: Toy) -> None:
     assert week["rows"] == week["labelled"] == 400
     assert 0.5 < week["realised"]["auc"] < 1
     assert "2024-01-22" in command(shop, "--from", NIGHT.key, "--to", NIGHT.key).stdout
+
+
+def test_a_night_is_estimated_from_the_labels_that_were_known_then(shop: Toy) -> None:
+    for day in between(Partition.parse("2024-01-08"), NIGHT):
+        last = shop.night(day)
+    made = estimate(shop.env, "toy", NIGHT)
+    assert made["calibration_nights"] == 15  # 8 to 22 January
+    kept = "select metric, value from nightshift.metrics where run_no = %s and part = 'estimate'"
+    assert dict(shop.query(kept, last["run_no"])) == made
+    shop.execute("update source.toy_sales set sold = not sold where day > '2024-01-22'")
+    assert estimate(shop.env, "toy", NIGHT) == made
+    assert abs(made["auc"] - 0.8) < 0.2
 
 
 def test_a_job_without_outcomes_is_told_what_to_declare(toy: Toy) -> None:

@@ -71,6 +71,12 @@ def test_the_last_nights_are_held_out_and_measured() -> None:
     assert holdout.model["log_loss"] < holdout.baseline["log_loss"]
 
 
+def test_the_scores_of_the_held_out_rows_are_kept_as_they_were_measured() -> None:
+    candidate = fitted(nights())
+    label = nights().ordered().label[-3 * PER_NIGHT :]
+    assert candidate.holdout.model["brier"] == pytest.approx(np.mean((candidate.holdout_scores - label) ** 2))
+
+
 def test_each_held_out_night_is_measured_for_itself() -> None:
     holdout = fitted(nights()).holdout
     assert list(holdout.by_night) == ["2013-05-08", "2013-05-09", "2013-05-10"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -73,6 +75,23 @@ def short(lines: list[Row]) -> list[tuple[Any, ...]]:
     return [
         (line["row"], line["verdict"], line["rule"].removeprefix("engine:"), line["column"]) for line in lines
     ]
+
+
+AT_A_PROMPT = """
+import sys
+from pathlib import Path
+from pipeline.job import Extract
+from pipeline.scoring.verdicts import staged
+extract = Extract(key=("flight",), columns={"day": "date", "flight": "integer"}, sql="select")
+with staged(Path(sys.argv[1]), extract, Path(sys.argv[2]), memory_mb=256, threads=1) as stage:
+    print(*stage.connection.execute("select current_setting('enable_progress_bar')").fetchone())
+"""
+
+
+def test_no_progress_bar_is_drawn_into_the_log_of_a_long_validation(tmp_path: Path) -> None:
+    path = snapshot(tmp_path, rows({}))
+    command = [sys.executable, "-c", AT_A_PROMPT, str(path), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_clean_snapshot_has_a_file_without_lines(tmp_path: Path) -> None:

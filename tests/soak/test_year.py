@@ -6,14 +6,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from soak.alarms import alarms
 
+from pipeline.adapters import metrics
 from pipeline.adapters.embedded import EmbeddedServer
+from pipeline.job import Monitor
+from pipeline.partition import Partition
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
@@ -50,9 +55,20 @@ class Night:
 
     def scores(self) -> pd.DataFrame:
         """Every current prediction with what became of the flight."""
-        url = EmbeddedServer(self.home).url().replace("postgresql:", "postgresql+psycopg:")
-        engine = sa.create_engine(url)
-        frame = pd.read_sql(SCORES, engine)
+        return self.read(lambda connection: pd.read_sql(SCORES, connection))
+
+    def metrics(self) -> pd.DataFrame:
+        """The metrics of every published night."""
+        first, last = Partition.parse(YEAR[1]), Partition.parse(YEAR[3])
+        return self.read(lambda connection: metrics.of_visible_runs(connection, "flight_delays", first, last))
+
+    def read(self, ask: Callable[[sa.Connection], pd.DataFrame]) -> pd.DataFrame:
+        """What a query gives."""
+        engine = sa.create_engine(
+            EmbeddedServer(self.home).url().replace("postgresql:", "postgresql+psycopg:")
+        )
+        with engine.connect() as connection:
+            frame = ask(connection)
         engine.dispose()
         return frame
 
@@ -94,6 +110,15 @@ def test_every_night_of_a_year_publishes_and_a_rerun_gives_equal_scores(night: N
     pd.testing.assert_frame_equal(
         before.sort_values(keys, ignore_index=True), after.sort_values(keys, ignore_index=True)
     )
+
+
+def test_alerts_of_the_year_keep_their_promise_on_clean_nights(night: Night) -> None:
+    found = alarms(night.metrics(), Monitor())
+    print("\nAlerts of the year\n" + found.table())
+    assert found.false_alarms.low <= found.false_alarms.promised
+    told = {alert.day: alert for alert in found.alerts}
+    assert told[date(2013, 2, 9)].cause == "input tailnum: more values missing"  # a storm cancelled half
+    assert told[date(2013, 12, 31)].kind == "structure"  # the weather feed is stale since the evening before
 
 
 def test_three_seeds_of_training_hold_over_the_months(night: Night) -> None:

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,13 @@ class Airflow:
     toy: Toy
     variables: dict[str, str]
 
-    def run(self, *words: str) -> dict[str, Any]:
-        """What the runner prints: see airflow_runner.py."""
-        return told_by_runner(self.variables, *words)
+    def parse(self) -> dict[str, Any]:
+        """What parsing gives and costs."""
+        return told_by_runner(self.variables, "parse")
+
+    def runs(self, dag_id: str, *confs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Manual runs of a DAG, one after the other, and how they ended."""
+        return dag_runs(self.variables, dag_id, *confs)
 
 
 def told_by_runner(variables: dict[str, str], *words: str) -> dict[str, Any]:
@@ -48,6 +53,13 @@ def told_by_runner(variables: dict[str, str], *words: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
+
+
+def dag_runs(variables: dict[str, str], dag_id: str, *confs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Manual runs of a DAG in a process with these variables, and how they ended."""
+    asked = [word for conf in confs for word in (dag_id, json.dumps(conf))]
+    ended: list[dict[str, Any]] = told_by_runner(variables, "test", *asked)["runs"]
+    return ended
 
 
 def airflow_variables(home: Path, metadata_url: str) -> dict[str, str]:
@@ -81,15 +93,22 @@ def airflow_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFa
     return name
 
 
-@pytest.fixture
-def airflow_metadata(server: EmbeddedServer, airflow_template: str) -> Iterator[str]:
-    """The URL of a fresh metadata database."""
+@contextmanager
+def metadata_copy(server: EmbeddedServer, template: str) -> Iterator[str]:
+    """The URL of a fresh metadata database, dropped afterwards."""
     name = f"airflow_{uuid4().hex[:12]}"
-    copy = SQL("create database {} template {}").format(Identifier(name), Identifier(airflow_template))
+    copy = SQL("create database {} template {}").format(Identifier(name), Identifier(template))
     with psycopg.connect(server.url("registry"), autocommit=True) as connection:
         connection.execute(copy)
     yield server.url(name)
     server.drop_database(name)
+
+
+@pytest.fixture
+def airflow_metadata(server: EmbeddedServer, airflow_template: str) -> Iterator[str]:
+    """The URL of a fresh metadata database."""
+    with metadata_copy(server, airflow_template) as url:
+        yield url
 
 
 @pytest.fixture

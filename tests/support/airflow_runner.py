@@ -53,18 +53,20 @@ def parse() -> dict[str, Any]:
     }
 
 
-def test(dag_id: str, conf: str) -> dict[str, Any]:
-    """One manual run of a DAG in this process, and how its tasks ended."""
+def test(*asked: str) -> dict[str, Any]:
+    """Manual runs in this process, one after the other, of a DAG id and a JSON conf each; how they ended."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import sync_bag_to_db
 
     DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]
     bag = parsed()
     sync_bag_to_db(bag, "nightshift", None)
-    dag = bag.dags[dag_id]
-    dag.deadline = None  # DAG.test looks for its record by a value of another type, and fails
-    run = dag.test(run_conf=json.loads(conf))
-    return ended(run.run_id)
+    runs = []
+    for dag_id, conf in zip(asked[::2], asked[1::2], strict=True):
+        dag = bag.dags[dag_id]
+        dag.deadline = None  # DAG.test looks for its record by a value of another type, and fails
+        runs.append(ended(dag.test(run_conf=json.loads(conf)).run_id))
+    return {"runs": runs}
 
 
 def pods(dag_id: str) -> dict[str, Any]:
