@@ -29,6 +29,7 @@ ROWS = _meanings(
         "rows_in": ("rows", "Rows of the run's snapshot"),
         "quarantined_share": ("share", "Rows that no model was given, of all rows"),
         "withheld_share": ("share", "Rows without an answer, of all rows"),
+        "copied_share": ("share", "Input columns whose values are those of the night before"),
         "fallback_share": ("share", "Rows answered by a step of a fallback chain, of all rows"),
     },
 )
@@ -45,6 +46,7 @@ COLUMNS = _meanings(
             for percent in (1, 5, 25, 50, 75, 95, 99)
         },
         "distinct": ("values", "Different values of a category"),
+        "share:VALUE": ("share", "Values that are VALUE, which was frequent in the nights before"),
         "top_share": ("share", "Values that are the most frequent one"),
         "js": (
             "bits",

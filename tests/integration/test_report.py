@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,7 @@ def test_the_dictionary_explains_every_metric_that_a_night_leaves(toy: Toy) -> N
         "select distinct metric from nightshift.metrics union select metric from nightshift.quality"
     )
     explained = {meaning.metric for meanings in PARTS.values() for meaning in meanings}
-    left = {metric for (metric,) in rows}
+    left = {re.sub("^share:.*", "share:VALUE", metric) for (metric,) in rows}
     assert left - explained == set()
     assert {"js", "rows_in", "auc", "calibration_nights"} <= left
 
