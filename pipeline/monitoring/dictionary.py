@@ -29,7 +29,7 @@ ROWS = _meanings(
         "rows_in": ("rows", "Rows of the run's snapshot"),
         "quarantined_share": ("share", "Rows that no model was given, of all rows"),
         "withheld_share": ("share", "Rows without an answer, of all rows"),
-        "copied_share": ("share", "Input columns whose values are those of the night before"),
+        "copied_share": ("share", "Input columns of many values that are as the night before had them"),
         "fallback_share": ("share", "Rows answered by a step of a fallback chain, of all rows"),
     },
 )
