@@ -127,9 +127,11 @@ def test_a_viewer_may_look_and_not_start(local: Local) -> None:
     assert refused.value.code == 403
 
 
-def test_the_stop_leaves_no_process_behind(local: Local) -> None:
-    sessions = LocalAirflow(local.toy.env, local.port).sessions
-    assert sessions.processes()
-    local.process.terminate()
-    local.process.wait(90)
-    assert sessions.processes() == []
+def test_the_stop_from_elsewhere_ends_it_well_and_leaves_no_process_behind(local: Local) -> None:
+    here = LocalAirflow(local.toy.env, local.port)
+    count = len(here.sessions.processes())
+    assert count
+    assert local.stop()["stopped"] >= count
+    assert local.process.wait(10) == 0
+    assert here.sessions.processes() == []
+    assert not here.supervisor.file.exists()

@@ -52,6 +52,13 @@ class Local:
         """What the public API answers; raises Refused where it says no."""
         return self._open(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token(user)}"})
 
+    def stop(self) -> dict[str, int]:
+        """What `make airflow-stop` runs, and tells."""
+        words = [str(NIGHTSHIFT), "airflow", "--stop", "--json"]
+        told = subprocess.run(words, env=variables(self.toy), capture_output=True, check=True, timeout=120)
+        stopped: dict[str, int] = json.loads(told.stdout)
+        return stopped
+
     def _token(self, user: str) -> str:
         login = {"username": user, "password": self.passwords[user]}
         return str(self._open("POST", "/auth/token", login, {})["access_token"])
@@ -128,13 +135,18 @@ def free_port() -> int:
         return port
 
 
+def variables(toy: Toy) -> dict[str, str]:
+    """What commands over the toy project are started with."""
+    return {**os.environ, **toy.variables, "NIGHTSHIFT_DAGS": str(CONSUMER)}
+
+
 @contextmanager
 def running(toy: Toy) -> Iterator[Local]:
     """Start it, and end it as Ctrl-C does."""
     port = free_port()
     process = subprocess.Popen(
         [str(NIGHTSHIFT), "airflow", "--port", str(port), "--json"],
-        env={**os.environ, **toy.variables, "NIGHTSHIFT_DAGS": str(CONSUMER)},
+        env=variables(toy),
         stdout=subprocess.PIPE,
         stderr=None,
         text=True,
