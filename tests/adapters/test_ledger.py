@@ -159,6 +159,7 @@ def test_an_expected_day_without_a_run_is_missing_since_its_cutoff(warehouse: Wa
     status = day_status(warehouse)
     assert status.pop("missing_since") == datetime(2024, 1, 25, 3, tzinfo=UTC)
     assert (status.pop("job"), status.pop("day"), status.pop("restatements")) == ("toy", DAY.day, 0)
+    assert (status.pop("trust"), status.pop("reasons")) == ("missing", ["missing: no run yet"])
     assert set(status.values()) == {None}
 
 
@@ -175,6 +176,7 @@ def test_a_day_that_only_failed_is_still_missing(warehouse: Warehouse) -> None:
     warehouse.fail(warehouse.planned())
     status = day_status(warehouse)
     assert (status["published_run_id"], status["quality"], status["last_status"]) == (None, None, "failed")
+    assert status["reasons"] == ["missing: the last run is failed, ValueError"]
     assert status["missing_since"] is not None
 
 
@@ -184,6 +186,51 @@ def test_a_degraded_publish_and_its_restatements_are_told(warehouse: Warehouse) 
     warehouse.execute("update nightshift.runs set degraded = true where run_no = %s", run.run_no)
     status = day_status(warehouse)
     assert (status["quality"], status["restatements"]) == ("degraded", 2)
+
+
+def test_trust_is_ok_without_a_reason(warehouse: Warehouse) -> None:
+    warehouse.published()
+    status = day_status(warehouse)
+    assert (status["trust"], status["reasons"]) == ("ok", [])
+
+
+def test_a_degraded_day_tells_by_what_it_was_answered(warehouse: Warehouse) -> None:
+    run = warehouse.published()
+    warehouse.execute(
+        "update nightshift.runs set degraded = true, as_of = false, score_sources = %s where run_no = %s",
+        '{"champion": 1, "rule": 2, "default": 3}',
+        run.run_no,
+    )
+    status = day_status(warehouse)
+    assert status["trust"] == "degraded"
+    assert status["reasons"] == [
+        "degraded: 3 rows by default, 2 rows by rule",
+        "not as of its day: a source is overwritten",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "trust"),
+    [
+        ("open", "drift", "warned"),
+        ("acknowledged", "structure", "warned"),
+        ("resolved", "drift", "ok"),
+        ("open", "late", "ok"),
+    ],
+)
+def test_a_day_of_an_alert_that_lasts_is_warned(
+    warehouse: Warehouse, state: str, kind: str, trust: str
+) -> None:
+    warehouse.published()
+    insert = (
+        "insert into nightshift.alerts (job, day, last_day, kind, cause, owner, message, state)"
+        " values ('toy', %s, %s, %s, 'amount', 'Toys', 'a message for owners', %s)"
+    )
+    warehouse.execute(insert, YESTERDAY.day, DAY.day, kind, state)
+    status = day_status(warehouse)
+    assert status["trust"] == trust
+    assert status["reasons"] == ([f"{state} alert {kind}: amount"] if trust == "warned" else [])
+    assert day_status(warehouse, DAY.next())["trust"] == "missing"
 
 
 def expected_days(warehouse: Warehouse, job: str) -> list[date]:

@@ -149,6 +149,7 @@ _ONLY_MIGRATED = {
     "alembic_version",
     "alembic_version_pkc",
     "nightshift.alembic_version",
+    "day_publishes",
     "day_status",
     "quality",
     "CREATE UNIQUE INDEX alembic_version_pkc ON nightshift.alembic_version USING btree (version_num)",
@@ -295,11 +296,22 @@ def test_the_analyst_reads_predictions_and_the_days(
     assert analyst.execute("select count(*) from nightshift.day_status").fetchone() == (60,)
 
 
+def test_the_analyst_joins_trust_to_predictions(warehouse: Warehouse, analyst: psycopg.Connection) -> None:
+    run = warehouse.published()
+    warehouse.execute("update nightshift.runs set warnings = %s where run_no = %s", '["odd: 7"]', run.run_no)
+    joined = analyst.execute(
+        "select distinct trust, reasons from predictions.toy"
+        " join nightshift.day_status on published_run_id = run_id where day_status.job = 'toy'"
+    )
+    assert joined.fetchall() == [("warned", ["warning: odd"])]
+
+
 _FORBIDDEN = (
     "select * from nightshift.runs",
     "select * from nightshift.quarantine",
     "select * from nightshift.promotions",
     "select * from nightshift.alerts",
+    "select * from nightshift.day_publishes",
     'select * from nightshift."predictions_toy$2024_01"',
     "select * from nightshift.predictions_toy",
     "delete from predictions.toy",
