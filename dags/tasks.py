@@ -108,7 +108,9 @@ def report(run_name: str) -> None:
     context: Any = get_current_context()
     env = _environment()
     run = steps.run_named(env, run_name)
-    context["ti"].xcom_push(key=NOTE, value=steps.note(env, run))
+    context["ti"].xcom_push(
+        key=NOTE, value=steps.note(env, run, f"/nightshift/jobs/{run.job}/runs/{run.run_id}")
+    )
     alerting.retry_undelivered(env, run.job)
 
 

@@ -227,8 +227,8 @@ def event(record: ledger.Record) -> dict[str, Any]:
     return {"day": record["day"].isoformat(), **{name: record[name] for name in names}}
 
 
-def note(env: Environment, run: Run) -> str:
-    """What became of a run, in a few lines for people."""
+def note(env: Environment, run: Run, report: str) -> str:
+    """What became of a run, in a few lines for people; `report` says where its page is."""
     with env.engine.connect() as connection:
         record = ledger.record(connection, run.run_no)
         reasons = ledger.quarantine_reasons(connection, run.run_no)
@@ -241,6 +241,7 @@ def note(env: Environment, run: Run) -> str:
         *(f"- {verdict} by {rule}: {count}" for verdict, rule, count in reasons),
         *(f"- warning: {warning}" for warning in record["warnings"]),
         f"run {record['run_id']}, {record['cpu_seconds']:.1f} CPU s, {record['peak_memory_mb']:.0f} MiB",
+        f"report: {report}",
     ]
     return "\n".join(lines)
 

@@ -287,3 +287,20 @@ def status(
     from pipeline.cli.status import run_status
 
     run_status(_environment(), job, first, last, as_json=as_json)
+
+
+@app.command()
+@guarded
+def report(
+    job: JobName,
+    day: Annotated[
+        str | None,
+        typer.Option("--day", metavar="YYYY-MM-DD", help="Its run; the job's index by default."),
+    ] = None,
+    opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's page, the job's index and its data dictionary as HTML; prints the path."""
+    from pipeline.cli.report import run_report
+
+    run_report(_environment(), job, day, opened=opened, as_json=as_json)
