@@ -12,12 +12,10 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 if TYPE_CHECKING:
     from pipeline.job import Job
 
-_KIND = "__score"
-
 
 def notify_failure(context: Mapping[str, Any]) -> None:
     """Raise the alert of a failed night, once, whichever of task and DAG run tells of it first."""
-    from dags.asked import TRIGGERS
+    from dags.asked import DAG_KIND, TRIGGERS
     from pipeline import alerting
     from pipeline.environment import Environment
     from pipeline.partition import Partition
@@ -29,7 +27,7 @@ def notify_failure(context: Mapping[str, Any]) -> None:
     where = f"task {task_instance.task_id}" if task_instance is not None else "the DAG run"
     alerting.alert_failed(
         Environment(Settings()),
-        dag_run.dag_id.removesuffix(_KIND),
+        dag_run.dag_id.removesuffix(DAG_KIND),
         Partition.parse(day) if (day := _day(context)) else None,
         cause=f"{dag_run.run_id}#{dag_run.clear_number or 0}",
         trigger=TRIGGERS.get(run_type, "manual"),

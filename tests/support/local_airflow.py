@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +36,15 @@ class Refused(OSError):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A page, or its refusal."""
+
+    code: int
+    headers: Message
+    text: str
+
+
+@dataclass(frozen=True)
 class Local:
     """A running local Airflow."""
 
@@ -51,6 +61,18 @@ class Local:
     def call(self, method: str, path: str, body: object = None, user: str = "admin") -> Any:
         """What the public API answers; raises Refused where it says no."""
         return self._open(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token(user)}"})
+
+    def page(self, path: str, user: str | None = None) -> Shown:
+        """A page below the address as a browser with that user's cookie gets it, or without any login."""
+        cookie = {"Cookie": f"_token={self._token(user)}"} if user else {}
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(self.url + path, headers=cookie), timeout=60
+            ) as answer:
+                return Shown(answer.status, answer.headers, answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Shown(error.code, error.headers, error.read().decode())
 
     def stop(self) -> dict[str, int]:
         """What `make airflow-stop` runs, and tells."""
