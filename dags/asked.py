@@ -21,6 +21,10 @@ TRIGGERS: Mapping[str, Trigger] = {
 """Airflow's run types by the words of the runs table; any other is manual."""
 
 
+DAG_KIND = "__score"
+"""What follows a job's name in the id of its nightly DAG."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the tasks of one DAG run share; small and plain, as it goes through XCom."""
@@ -63,8 +67,12 @@ def asked(job: Job, dag_run: Any, params: Mapping[str, Any], now: datetime) -> A
 
 def name_of_run(job: str, day: str, dag_run: Any) -> str:
     """The name of the run that a DAG run is at: a retry keeps it, clearing `plan` makes another."""
-    digest = hashlib.sha256(dag_run.run_id.encode()).hexdigest()[:10]
-    return f"{job}-{day}-{digest}-{dag_run.clear_number or 0}"
+    return f"{job}-{day}{mark_of_run(dag_run.run_id)}{dag_run.clear_number or 0}"
+
+
+def mark_of_run(dag_run_id: str) -> str:
+    """What stands in the names of all runs that a DAG run is or was at, and in no others."""
+    return f"-{hashlib.sha256(dag_run_id.encode()).hexdigest()[:10]}-"
 
 
 def _newest(job: Job, now: datetime) -> str:

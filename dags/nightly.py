@@ -22,6 +22,7 @@ from airflow.sdk import (
 )
 
 from dags import tasks
+from dags.asked import DAG_KIND
 from dags.notices import late_alert, notify_failure
 from dags.pods import pod_override
 from dags.timetable import BusinessDays
@@ -67,7 +68,7 @@ def score_dag(job: Job) -> DAG:
     declared = job.declaration
     owners, schedule = declared.owners, declared.schedule
     with DAG(
-        f"{job.name}__score",
+        f"{job.name}{DAG_KIND}",
         description=declared.description,
         doc_md=_documentation(job),
         schedule=_timetable(job),

@@ -198,7 +198,7 @@ class Monitor(_Part):
     rolling_days: Annotated[int, Field(ge=7)] = 28
     """Nights before this one that make up the rolling baseline."""
     false_alarms_a_year: Annotated[float, Field(gt=0)] = 4.0
-    """The promised budget of episodes of drift alerts on nights where nothing is wrong."""
+    """The promised budget of data-drift alerts where nothing is wrong; concept drift may add half as many."""
     nights_running: Annotated[int, Field(ge=1)] = 2
     """On how many consecutive nights a change must be seen before it is told; structural breaks at once."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
@@ -36,11 +37,19 @@ def shown_run(connection: sa.Connection, job: str, day: Partition) -> RunFacts:
     return found[0]
 
 
-def run_named(connection: sa.Connection, run_id: str) -> RunFacts:
-    """The run of that name, whatever became of it; UsageError where there is none."""
+def run_named(connection: sa.Connection, run_id: str, job: str | None = None) -> RunFacts:
+    """The run of that name, whatever became of it; UsageError where there is none, or none of that job."""
     found = ledger.find(connection, run_id)
-    if found is None:
+    if found is None or job not in (None, found["job"]):
         raise UsageError(f"run {run_id!r} must have been planned; there is none of that name")
+    return reports.run_facts(found)
+
+
+def run_marked(connection: sa.Connection, job: str, mark: str) -> RunFacts:
+    """The newest run of a job whose name holds the mark; UsageError where there is none."""
+    found = ledger.newest_marked(connection, job, mark)
+    if found is None:
+        raise UsageError(f"a run of {job} must have {mark!r} in its name; there is none yet")
     return reports.run_facts(found)
 
 
@@ -87,8 +96,8 @@ def job_values(env: Environment, connection: sa.Connection, job: str) -> JobPage
     )
 
 
-def job_lines(connection: sa.Connection) -> list[JobLine]:
-    """Every job that was migrated, in one line."""
+def job_lines(connection: sa.Connection, only: Collection[str] | None = None) -> list[JobLine]:
+    """Every job that was migrated, or those of some names, in one line."""
     return [
         JobLine(
             job=facts,
@@ -97,6 +106,7 @@ def job_lines(connection: sa.Connection) -> list[JobLine]:
             open_alerts=reports.open_alerts(connection, facts.job),
         )
         for facts in reports.job_facts(connection)
+        if only is None or facts.job in only
     ]
 
 

@@ -23,10 +23,17 @@ def run_page(env: Environment, job: str, day: Partition, links: Links = NO_LINKS
         return run_html(pages.run_values(env, connection, run), links)
 
 
-def run_page_of(env: Environment, run_id: str, links: Links = NO_LINKS) -> str:
-    """The page of a run, whatever became of it; UsageError where there is none of that name."""
+def run_page_of(env: Environment, run_id: str, links: Links = NO_LINKS, *, job: str | None = None) -> str:
+    """The page of a run, whatever became of it; UsageError where there is none, or none of that job."""
     with env.engine.connect() as connection:
-        run = pages.run_named(connection, run_id)
+        run = pages.run_named(connection, run_id, job)
+        return run_html(pages.run_values(env, connection, run), links)
+
+
+def marked_run_page(env: Environment, job: str, mark: str, links: Links = NO_LINKS) -> str:
+    """The page of a job's newest run whose name holds the mark; UsageError where there is none."""
+    with env.engine.connect() as connection:
+        run = pages.run_marked(connection, job, mark)
         return run_html(pages.run_values(env, connection, run), links)
 
 
@@ -36,10 +43,10 @@ def job_page(env: Environment, job: str, links: Links = NO_LINKS) -> str:
         return job_html(pages.job_values(env, connection, job), links)
 
 
-def jobs_page(env: Environment, links: Links = NO_LINKS) -> str:
-    """All jobs, one line each."""
+def jobs_page(env: Environment, links: Links = NO_LINKS, *, only: Collection[str] | None = None) -> str:
+    """All jobs, or only some of them, one line each."""
     with env.engine.connect() as connection:
-        return jobs_html(tuple(pages.job_lines(connection)), links)
+        return jobs_html(tuple(pages.job_lines(connection, only)), links)
 
 
 def dictionary_page(env: Environment, job: str, links: Links = NO_LINKS) -> str:

@@ -77,6 +77,13 @@ def find(connection: sa.Connection, run_id: str) -> Record | None:
     return cast(Record | None, row)
 
 
+def newest_marked(connection: sa.Connection, job: str, mark: str) -> Record | None:
+    """The newest run of a job whose name holds the mark."""
+    marked = sa.select(runs).where(runs.c.job == job, runs.c.run_id.contains(mark, autoescape=True))
+    row = connection.execute(marked.order_by(runs.c.run_no.desc()).limit(1)).mappings().first()
+    return cast(Record | None, row)
+
+
 def as_run(row: Record) -> Run:
     """The part of a runs row that stages need."""
     return Run(

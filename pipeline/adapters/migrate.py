@@ -1,4 +1,4 @@
-"""All DDL: control tables by Alembic, then each job's rows, views, comments and the analyst's rights."""
+"""All DDL: control tables by Alembic, then each job's rows, views, comments and the readers' rights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pipeline.adapters import tables
 from pipeline.adapters.job_tables import history_view, migrate_job, rows_table
-from pipeline.adapters.tables import ANALYST, PREDICTIONS, SCHEMA
+from pipeline.adapters.tables import ANALYST, PREDICTIONS, REPORTER, SCHEMA
 from pipeline.adapters.warehouse import quoted
 from pipeline.errors import UsageError
 from pipeline.job import Job
+from pipeline.partition import COLUMN
 
 __all__ = ["migrate", "rows_table"]
 
 _LOCK = 7_305_414_021
 _SHOWN = ("day_status", "metrics", "outcomes", "quality")
+_REPORTED = (*_SHOWN, "jobs", "runs", "pointer", "promotions", "model_versions", "alerts")
+_COUNTED = "run_no, run_id, row, verdict, rule, column_name"
+"""Columns of the quarantine that hold nothing of a row: reports count."""
+_DRAWN = f"{COLUMN}, run_no, score"
+"""Columns of a job's rows that a histogram takes: whose scores they are stays unseen."""
 
 
 def migrate(engine: sa.Engine, jobs: Iterable[Job]) -> None:
@@ -59,8 +65,7 @@ def _control_tables(connection: sa.Connection) -> None:
 
 
 def _analyst_role(connection: sa.Connection) -> None:
-    known = sa.text("select 1 from pg_roles where rolname = :role")
-    if connection.execute(known, {"role": ANALYST}).first() is not None:
+    if _is_role(connection, ANALYST):
         return
     allowed = "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
     if not connection.exec_driver_sql(allowed).scalar_one():
@@ -73,6 +78,11 @@ def _analyst_role(connection: sa.Connection) -> None:
         f"do $$ begin create role {ANALYST} nologin; "
         "exception when duplicate_object or unique_violation then null; end $$"
     )
+
+
+def _is_role(connection: sa.Connection, name: str) -> bool:
+    known = sa.text("select 1 from pg_roles where rolname = :role")
+    return connection.execute(known, {"role": name}).first() is not None
 
 
 def _record_job(connection: sa.Connection, job: Job) -> None:
@@ -100,11 +110,21 @@ def _check_view_names(connection: sa.Connection, job: str) -> None:
 
 
 def _rights(connection: sa.Connection) -> None:
-    analyst = quoted(ANALYST)
+    analyst, reporter = quoted(ANALYST), quoted(REPORTER)
     for statement in (
         f"revoke all on schema {SCHEMA} from public",
         f"grant usage on schema {SCHEMA}, {PREDICTIONS} to {analyst}",
         f"grant select on all tables in schema {PREDICTIONS} to {analyst}",
         *(f"grant select on {SCHEMA}.{name} to {analyst}" for name in _SHOWN),
+    ):
+        connection.exec_driver_sql(statement)
+    if not _is_role(connection, REPORTER):
+        return
+    rows = [quoted(rows_table(job)) for job in connection.execute(sa.select(tables.jobs.c.job)).scalars()]
+    for statement in (
+        f"grant usage on schema {SCHEMA} to {reporter}",
+        *(f"grant select on {SCHEMA}.{name} to {reporter}" for name in _REPORTED),
+        f"grant select ({_COUNTED}) on {SCHEMA}.quarantine to {reporter}",
+        *(f"grant select ({_DRAWN}) on {SCHEMA}.{table} to {reporter}" for table in rows),
     ):
         connection.exec_driver_sql(statement)

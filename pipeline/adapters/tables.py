@@ -31,6 +31,8 @@ from sqlalchemy.types import TypeEngine
 SCHEMA = "nightshift"
 PREDICTIONS = "predictions"
 ANALYST = "nightshift_analyst"
+REPORTER = "nightshift_reporter"
+"""A login that reads what reports show and no more, such as the API server's; where there is one."""
 
 metadata = MetaData(schema=SCHEMA)
 

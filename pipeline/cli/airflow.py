@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,13 +18,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_bytes, token_urlsafe
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from pipeline.adapters.embedded.ports import is_free
 from pipeline.cli.sessions import Sessions
+from pipeline.cli.supervisor import Supervisor, ended_by_signals, undisturbed
 from pipeline.errors import FatalError, TransientError, UsageError
 from pipeline.settings import PROJECT
 
@@ -142,7 +141,7 @@ class LocalAirflow:
         return passwords
 
     def run(self, when_healthy: Callable[[], None]) -> None:
-        """Run all components until somebody stops this process; none is left behind.
+        """Run all components until an exception, such as Ctrl-C's, ends it; none is left behind.
 
         A component that ends is started again, and so is the database. Raises UsageError when it runs
         already or its port is taken, FatalError when a component does not come up or keeps ending.
@@ -154,13 +153,20 @@ class LocalAirflow:
                 f"port {self.port} must be free for Airflow; somebody listens. Choose with --port"
             )
         self.passwords()
-        with self._stopped_in_the_end():
+        with self.supervisor.recorded(), self._stopped_in_the_end():
             first = self._start("api-server")
             _wait(self._is_healthy, first, "api-server", self.home)
             others = {name: self._start(name) for name in COMPONENTS}
             _wait(self._is_scheduling, others["scheduler"], "scheduler", self.home)
             when_healthy()
             self._keep_up({"api-server": first, **others})
+
+    def stop(self) -> int:
+        """End one that runs, whoever started it; how many processes of it there were."""
+        count = len(self.sessions.processes())
+        self.supervisor.stop()  # the first: it would start again what ends
+        self.sessions.stop()
+        return count
 
     def _keep_up(self, processes: dict[str, subprocess.Popen[bytes]]) -> None:
         ends: dict[str, list[float]] = {name: [] for name in processes}
@@ -187,6 +193,11 @@ class LocalAirflow:
     def sessions(self) -> Sessions:
         """The processes of it, whoever started them."""
         return Sessions(self.home / "sessions.json")
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The process that runs it."""
+        return Supervisor(self.home / "supervisor.json")
 
     @property
     def passwords_file(self) -> Path:
@@ -222,18 +233,11 @@ class LocalAirflow:
 
     @contextmanager
     def _stopped_in_the_end(self) -> Iterator[None]:
-        def end(number: int, _: FrameType | None) -> None:
-            raise SystemExit(128 + number)
-
-        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
             yield
-        except KeyboardInterrupt:
-            pass  # how people end it
         finally:
-            self.sessions.stop()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            with undisturbed():
+                self.sessions.stop()
 
     def _is_healthy(self) -> bool:
         return self._health() is not None
@@ -293,11 +297,11 @@ def run_airflow(env: Environment, port: int, *, stop: bool, as_json: bool) -> No
 
     local = LocalAirflow(env, port)
     if stop:
-        count = local.sessions.stop()
+        count = local.stop()
         emit({"stopped": count}, as_json=as_json, shown=f"Airflow is stopped, {count} processes ended")
         return
     new = not local.passwords_file.exists()
-    with err.status("Airflow: database") as status:
+    with ended_by_signals(), err.status("Airflow: database") as status:
         local.prepare()
         status.update("Airflow: API server, DAG processor, scheduler, triggerer")
 

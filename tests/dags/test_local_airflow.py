@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
@@ -127,9 +129,79 @@ def test_a_viewer_may_look_and_not_start(local: Local) -> None:
     assert refused.value.code == 403
 
 
-def test_the_stop_leaves_no_process_behind(local: Local) -> None:
-    sessions = LocalAirflow(local.toy.env, local.port).sessions
-    assert sessions.processes()
-    local.process.terminate()
-    local.process.wait(90)
-    assert sessions.processes() == []
+def pages(local: Local) -> list[str]:
+    """The path of every kind of report page."""
+    run = local.toy.last_run()
+    dag_run = quote(local.dag_runs()[0]["dag_run_id"], safe="")
+    job = "/nightshift/jobs/toy"
+    return [
+        "/nightshift/jobs", job, f"{job}/dictionary", f"{job}/days/{DAYS[0]}", f"{job}/runs/{run['run_id']}",
+        f"/nightshift/dags/{DAG}/runs/{dag_run}",
+    ]  # fmt: skip
+
+
+def test_report_pages_are_for_those_who_may_look_at_the_dag(local: Local) -> None:
+    for path in pages(local):
+        assert local.page(path).code == 401, path
+        shown = local.page(path, "viewer")
+        assert (shown.code, "toy" in shown.text) == (200, True), path
+        assert shown.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert shown.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+
+
+def test_no_page_describes_the_report_pages_to_everybody(local: Local) -> None:
+    for path in ("docs", "redoc", "openapi.json"):
+        assert local.page(f"/nightshift/{path}").code == 404
+
+
+def test_a_report_of_what_is_not_there_is_not_found(local: Local) -> None:
+    run_id = local.toy.last_run()["run_id"]
+    for path in (
+        "jobs/Toy", "jobs/to%20y", "jobs/another", f"jobs/another/runs/{run_id}", "jobs/toy/runs/none",
+        "jobs/toy/runs/%3Cscript%3E", "jobs/toy/days/2024-13-01", "jobs/toy/days/2023-06-01",
+        "dags/consumer/runs/manual__1", f"dags/{DAG}/runs/manual__1",
+    ):  # fmt: skip
+        found = local.page(f"/nightshift/{path}", "admin")
+        assert (found.code, "script" in found.text.lower()) == (404, False), path
+        assert local.page(f"/nightshift/{path}").code == 401, path
+
+
+def test_the_tab_of_a_dag_run_shows_its_report(local: Local, page: Page) -> None:
+    dag_run = next(run for run in local.dag_runs() if run["partition_key"] == DAYS[1])
+    page.goto(f"{local.url}/dags/{DAG}/runs/{quote(dag_run['dag_run_id'], safe='')}")
+    page.get_by_role("link", name="Report", exact=True).click()
+    report = page.frame_locator("iframe[title=Report]")
+    expect(report.get_by_role("heading", level=1)).to_contain_text(DAYS[1], timeout=30_000)
+    page.wait_for_timeout(1000)
+    picture(page, "report-tab")
+    report.get_by_role("link", name="toy", exact=True).first.click()
+    expect(report.get_by_role("heading", level=1)).to_contain_text("toy")
+    picture(page, "report-job")
+
+
+def test_the_menu_has_a_page_of_all_jobs(local: Local, page: Page) -> None:
+    page.goto(local.url)
+    page.get_by_role("button", name="Browse").click()
+    picture(page, "report-menu")
+    page.get_by_role("menuitem", name="Nightshift").click()
+    jobs = page.frame_locator("iframe[title=Nightshift]")
+    expect(jobs.get_by_role("link", name="toy")).to_be_visible(timeout=30_000)
+    page.wait_for_timeout(1000)
+    picture(page, "report-jobs")
+
+
+def test_the_note_of_a_run_tells_where_its_report_is(local: Local) -> None:
+    dag_run = next(run for run in local.dag_runs() if run["partition_key"] == DAYS[1])
+    (path,) = re.findall(r"/nightshift/jobs/\S+", dag_run["note"])
+    assert local.page(path, "viewer").code == 200
+
+
+def test_the_stop_from_elsewhere_ends_it_well_and_leaves_no_process_behind(local: Local) -> None:
+    here = LocalAirflow(local.toy.env, local.port)
+    count = len(here.sessions.processes())
+    assert count
+    assert local.stop()["stopped"] >= count
+    assert local.process.wait(10) == 0
+    assert here.sessions.processes() == []
+    assert not here.supervisor.file.exists()

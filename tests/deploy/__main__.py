@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -132,6 +133,7 @@ def _nights(stack: Stack, variables: dict[str, str]) -> dict[str, Any]:
         "states": states,
         "kill": asdict(kill),
         "viewer_refused": _viewer_refused(url, variables["VIEWER_PASSWORD"]),
+        "reports": _reports(url, variables["VIEWER_PASSWORD"]),
         "published": _published(stack.of("worker")[0].environment["NIGHTSHIFT_WAREHOUSE_URL"]),
     }
 
@@ -149,6 +151,17 @@ def _viewer_refused(url: str, password: str) -> bool:
     viewer = Api.login(url, "viewer", password)
     body = {"logical_date": None, "partition_key": nights.NIGHT.isoformat()}
     return viewer.refused(f"/dags/{nights.DAG}/dagRuns", body)
+
+
+def _reports(url: str, password: str) -> dict[str, list[int]]:
+    """What the report pages answer to the viewer and to somebody without a login, as HTTP's codes."""
+    job = f"{url}/nightshift/jobs/{nights.JOB}"
+    pages = [f"{url}/nightshift/jobs", job, f"{job}/dictionary", f"{job}/days/{nights.NIGHT}"]
+    viewer = Api.login(url, "viewer", password)
+    return {
+        "viewer": [viewer.client.get(page).status_code for page in pages],
+        "nobody": [httpx.get(page, timeout=60).status_code for page in pages],
+    }
 
 
 def _seconds(what: str, work: Callable[[], T]) -> T:

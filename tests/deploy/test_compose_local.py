@@ -38,6 +38,7 @@ def test_nights_through_the_compose_file_are_published_once(project: Path, image
     assert report["states"] == ["success"] * 5
     assert set(report["published"].values()) == {True}
     assert report["viewer_refused"]
+    assert report["reports"] == {"viewer": [200] * 4, "nobody": [401] * 4}
     assert report["listening"] == ["127.0.0.1"]
     assert report["kill"]["task"] in ("extract", "validate", "score")
     assert report["kill"]["retried_after"] < 180

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +36,15 @@ class Refused(OSError):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A page, or its refusal."""
+
+    code: int
+    headers: Message
+    text: str
+
+
+@dataclass(frozen=True)
 class Local:
     """A running local Airflow."""
 
@@ -51,6 +61,25 @@ class Local:
     def call(self, method: str, path: str, body: object = None, user: str = "admin") -> Any:
         """What the public API answers; raises Refused where it says no."""
         return self._open(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token(user)}"})
+
+    def page(self, path: str, user: str | None = None) -> Shown:
+        """A page below the address as a browser with that user's cookie gets it, or without any login."""
+        cookie = {"Cookie": f"_token={self._token(user)}"} if user else {}
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(self.url + path, headers=cookie), timeout=60
+            ) as answer:
+                return Shown(answer.status, answer.headers, answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Shown(error.code, error.headers, error.read().decode())
+
+    def stop(self) -> dict[str, int]:
+        """What `make airflow-stop` runs, and tells."""
+        words = [str(NIGHTSHIFT), "airflow", "--stop", "--json"]
+        told = subprocess.run(words, env=variables(self.toy), capture_output=True, check=True, timeout=120)
+        stopped: dict[str, int] = json.loads(told.stdout)
+        return stopped
 
     def _token(self, user: str) -> str:
         login = {"username": user, "password": self.passwords[user]}
@@ -128,13 +157,18 @@ def free_port() -> int:
         return port
 
 
+def variables(toy: Toy) -> dict[str, str]:
+    """What commands over the toy project are started with."""
+    return {**os.environ, **toy.variables, "NIGHTSHIFT_DAGS": str(CONSUMER)}
+
+
 @contextmanager
 def running(toy: Toy) -> Iterator[Local]:
     """Start it, and end it as Ctrl-C does."""
     port = free_port()
     process = subprocess.Popen(
         [str(NIGHTSHIFT), "airflow", "--port", str(port), "--json"],
-        env={**os.environ, **toy.variables, "NIGHTSHIFT_DAGS": str(CONSUMER)},
+        env=variables(toy),
         stdout=subprocess.PIPE,
         stderr=None,
         text=True,
