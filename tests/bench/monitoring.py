@@ -191,7 +191,7 @@ def main(
         told = {"data": data, "half": half, "seeds": seeds, "rules": [asdict(each) for each in made]}
         sys.stdout.write(json.dumps(told) + "\n")
     else:
-        Console().print(shown(made, seeds, f"{data}, {half}"))
+        Console(width=160).print(shown(made, seeds, f"{data}, {half}"))
 
 
 _shared: list[Year] = []  # of a worker process: a year is too large to be sent with each planting

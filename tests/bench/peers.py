@@ -56,4 +56,4 @@ def deviations(values: np.ndarray, names: Sequence[str]) -> Scores:
     mean = np.nanmean(before[:, known], axis=0)
     spread = np.nanstd(before[:, known], axis=0, ddof=1) + 1e-9 * np.abs(mean) + 1e-12
     far = np.abs(values[-1, known] - mean) / spread
-    return {names[int(at)]: float(value) for at, value in zip(known, far, strict=True)}
+    return {names[at]: float(value) for at, value in zip(known.tolist(), far, strict=True)}
