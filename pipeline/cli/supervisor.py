@@ -29,7 +29,9 @@ class Supervisor:
     def recorded(self) -> Iterator[None]:
         """While inside, it is the process that asks."""
         own = psutil.Process()
-        self.file.write_text(json.dumps([own.pid, own.create_time()]), encoding="utf-8")
+        written = self.file.with_suffix(".new")  # nobody reads half of it
+        written.write_text(json.dumps([own.pid, own.create_time()]), encoding="utf-8")
+        written.replace(self.file)
         try:
             yield
         finally:

@@ -41,8 +41,8 @@ left join lateral (
 ) as answered on true
 left join lateral (
     -- What follows the colon may quote an error: it is for those who run the job.
-    select array_agg('warning: ' || split_part(warning, ':', 1)) as sentences
-    from jsonb_array_elements_text(visible.warnings) as warning
+    select array_agg('warning: ' || split_part(sentence, ':', 1) order by position) as sentences
+    from jsonb_array_elements_text(visible.warnings) with ordinality as warning (sentence, position)
 ) as warned on true
 left join lateral (
     select array_agg(state || ' alert ' || kind || ': ' || cause order by alert_no) as causes
