@@ -48,7 +48,7 @@ def as_metrics(wide: pd.DataFrame) -> pd.DataFrame:
     """As the table of metrics has them."""
     long = wide.unstack().reset_index()
     long.columns = pd.Index(["part", "column_name", "metric", "day", "value"])
-    return long.assign(baseline=np.where(long["metric"] == "js", "rolling", "none"))
+    return long.assign(baseline=np.where(long["metric"].isin(["js", "unseen_share"]), "rolling", "none"))
 
 
 def told(wide: pd.DataFrame) -> list[Finding]:
@@ -160,6 +160,14 @@ def test_rows_break_at_once(
     values = normal[column].to_numpy() if column in normal else np.full(len(normal), usual)
     (finding,) = told(normal.pipe(with_column, column, [*values[:-1], tonight]))
     assert (finding.kind, finding.cause) == ("structure", cause)
+
+
+def test_a_new_category_is_told_at_once_for_the_next_night_it_is_known(normal: pd.DataFrame) -> None:
+    column = ("input", "kind", "unseen_share")
+    quiet = with_column(normal, column, [0.0] * len(normal))
+    (finding,) = told(with_column(quiet, column, [0.0] * (len(normal) - 1) + [0.03]))
+    assert (finding.kind, finding.cause) == ("structure", "input kind: unknown values")
+    assert told(with_column(quiet, column, [0.0] * (len(normal) - 1) + [0.001])) == []
 
 
 def with_column(wide: pd.DataFrame, name: tuple[str, str, str], values: list[float]) -> pd.DataFrame:
