@@ -232,8 +232,10 @@ def test_the_smallest_change_is_one_that_is_told(normal: pd.DataFrame) -> None:
     found = {(one.column, one.metric): one for one in smallest}
     for metric in ("mean", "missing_share"):
         one = found["width", metric]
-        assert told(changed(normal, "width", metric, one.usual + 1.3 * one.change))
-        assert told(changed(normal, "width", metric, one.usual + 0.2 * one.change)) == []
+        assert one.change is not None
+        lasting = slice(-2 * MONITOR.nights_running, None)
+        assert told(changed(normal, "width", metric, one.usual + 1.2 * one.change, lasting))
+        assert told(changed(normal, "width", metric, one.usual + 0.2 * one.change, lasting)) == []
 
 
 def test_without_three_weeks_nothing_is_measured() -> None:
