@@ -13,10 +13,11 @@ from pipeline.job import Monitor
 from pipeline.monitoring.breaks import broken
 from pipeline.monitoring.causes import QUIET_NIGHTS, findings_of
 from pipeline.monitoring.findings import Finding
-from pipeline.monitoring.limits import DAYS_A_YEAR, Judged, judge
+from pipeline.monitoring.limits import DAYS_A_YEAR, LEAST_JS, LEAST_SHARE_CHANGE, Judged, judge
+from pipeline.monitoring.watched import is_share_metric
 
 CONFIDENCE = 0.95
-_CLEARLY = 1.0  # standard deviations above the limit: seen on five nights of six
+_CLEARLY = 1.0  # standard deviations above the limit: five nights of six show it, four running half the time
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,16 @@ class Rate:
 
 @dataclass(frozen=True)
 class Smallest:
-    """The smallest lasting change upwards that is told on five nights of six, in the metric's own unit."""
+    """The smallest change upwards that the later look shows more often than not, in the metric's own unit.
+
+    None where the metric has no room for it: its nights differ too much for anything to be told.
+    """
 
     part: str
     column: str
     metric: str
     usual: float
-    change: float
+    change: float | None
 
 
 def alerts_of(job: str, judged: Judged) -> Iterator[Finding]:
@@ -92,14 +96,22 @@ def measured(job: str, metrics: pd.DataFrame, monitor: Monitor) -> tuple[Rate | 
 
 def _smallest(judged: Judged) -> Iterator[Smallest]:
     watched, centre = judged.watched, judged.surprise.centre[-1]
-    needed = (judged.soon.limits[-1] + _CLEARLY) * judged.surprise.spread[-1]
+    needed = (judged.late.limits[-1] + _CLEARLY) * judged.surprise.spread[-1]
     for place, statistic in enumerate(watched.statistics):
         if np.isfinite(needed[place]):
             usual, up = (
                 _own_unit(watched.raw[:, place], watched.values[:, place], statistic.metric, at)
                 for at in (centre[place], centre[place] + needed[place])
             )
-            yield Smallest(statistic.part, statistic.column, statistic.metric, usual, up - usual)
+            change = None if statistic.metric == "js" and up > 1 else _told(statistic.metric, usual, up)
+            yield Smallest(statistic.part, statistic.column, statistic.metric, usual, change)
+
+
+def _told(metric: str, usual: float, up: float) -> float:
+    """The change that is both beyond the limit and large enough to matter."""
+    if metric == "js":
+        return max(up, LEAST_JS) - usual
+    return max(up - usual, LEAST_SHARE_CHANGE) if is_share_metric(metric) else up - usual
 
 
 def _own_unit(
@@ -111,6 +123,7 @@ def _own_unit(
         offset = float(np.nanmedian(np.exp(values) - raw))
         return float(np.exp(value)) - offset
     if metric in ("mean", "copied_share"):
-        ratios = raw[values != 0] / values[values != 0]
+        known = np.isfinite(values) & (values != 0)
+        ratios = raw[known] / values[known]
         return value * float(np.nanmedian(ratios)) if len(ratios) else value
     return float(np.sin(np.clip(value, 0, np.pi / 2)) ** 2)

@@ -48,7 +48,7 @@ def as_metrics(wide: pd.DataFrame) -> pd.DataFrame:
     """As the table of metrics has them."""
     long = wide.unstack().reset_index()
     long.columns = pd.Index(["part", "column_name", "metric", "day", "value"])
-    return long.assign(baseline=np.where(long["metric"] == "js", "rolling", "none"))
+    return long.assign(baseline=np.where(long["metric"].isin(["js", "unseen_share"]), "rolling", "none"))
 
 
 def told(wide: pd.DataFrame) -> list[Finding]:
@@ -162,6 +162,14 @@ def test_rows_break_at_once(
     assert (finding.kind, finding.cause) == ("structure", cause)
 
 
+def test_a_new_category_is_told_at_once_for_the_next_night_it_is_known(normal: pd.DataFrame) -> None:
+    column = ("input", "kind", "unseen_share")
+    quiet = with_column(normal, column, [0.0] * len(normal))
+    (finding,) = told(with_column(quiet, column, [0.0] * (len(normal) - 1) + [0.03]))
+    assert (finding.kind, finding.cause) == ("structure", "input kind: unknown values")
+    assert told(with_column(quiet, column, [0.0] * (len(normal) - 1) + [0.001])) == []
+
+
 def with_column(wide: pd.DataFrame, name: tuple[str, str, str], values: list[float]) -> pd.DataFrame:
     made = wide.copy()
     made[name] = values
@@ -224,8 +232,10 @@ def test_the_smallest_change_is_one_that_is_told(normal: pd.DataFrame) -> None:
     found = {(one.column, one.metric): one for one in smallest}
     for metric in ("mean", "missing_share"):
         one = found["width", metric]
-        assert told(changed(normal, "width", metric, one.usual + 1.3 * one.change))
-        assert told(changed(normal, "width", metric, one.usual + 0.2 * one.change)) == []
+        assert one.change is not None
+        lasting = slice(-2 * MONITOR.nights_running, None)
+        assert told(changed(normal, "width", metric, one.usual + 1.2 * one.change, lasting))
+        assert told(changed(normal, "width", metric, one.usual + 0.2 * one.change, lasting)) == []
 
 
 def test_without_three_weeks_nothing_is_measured() -> None:
