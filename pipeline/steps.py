@@ -331,12 +331,13 @@ def night(env: Environment, request: Request, validator: Validator | None = None
         if validator is not None:
             with env.engine.begin() as connection:
                 ledger.add_usage(connection, run.run_no, *validator.used())
-    record = _retried(publish, env, run)
+    _retried(publish, env, run)
     try:
         monitor(env, run)
     except Exception as error:  # noqa: BLE001 - the night is published, whatever is wrong with its metrics
         log.warning("published without metrics", run_id=run.run_id, error_type=type(error).__name__)
-    return record
+    with env.engine.connect() as connection:
+        return ledger.record(connection, run.run_no)
 
 
 def _retried(step: Callable[[Environment, T], R], env: Environment, subject: T) -> R:

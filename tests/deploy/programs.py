@@ -10,10 +10,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psycopg
+
 from deploy.places import LOCAL, Place
 from deploy.processes import Running, start
 from deploy.services import Service
-from pipeline.adapters.embedded.ports import answers, free_ports
+from pipeline.adapters.embedded.ports import free_ports
 from pipeline.adapters.embedded.programs import Programs, installed, server_user
 
 _SCRIPTS = "/docker-entrypoint-initdb.d/"
@@ -64,7 +66,7 @@ def _fill(service: Service, place: Place, data: Path, programs: Programs, log: P
     port = next(free_ports(None))
     server = _serve(service, data, programs, port, log)
     try:
-        _await(port)
+        _await(port, service.environment["POSTGRES_PASSWORD"])
         for inside in sorted(path for path in service.folders if path.startswith(_SCRIPTS)):
             _run_script(place.folders[inside], _script_environment(service, port, programs))
     finally:
@@ -79,12 +81,18 @@ def _serve(service: Service, data: Path, programs: Programs, port: int, log: Pat
     return start(command, _BARE, folder=Path("/"), log=log, user=programs.user)
 
 
-def _await(port: int) -> None:
+def _await(port: int, password: str) -> None:
+    """Wait until it takes a login: one that starts up answers, and says no."""
     deadline = time.monotonic() + 60
-    while not answers(port):
-        if time.monotonic() > deadline:
-            raise TimeoutError("a new PostgreSQL must answer within 60 s; got no answer")
-        time.sleep(0.1)
+    while True:
+        try:
+            psycopg.connect(host=LOCAL, port=port, user="postgres", password=password).close()
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _script_environment(service: Service, port: int, programs: Programs) -> Mapping[str, str]:

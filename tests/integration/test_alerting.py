@@ -173,7 +173,7 @@ def test_an_alert_that_cannot_be_recorded_is_sent_all_the_same(paged: Toy, recei
 
 
 def test_a_warehouse_that_was_not_migrated_does_not_keep_a_page_back(paged: Toy, receiver: Receiver) -> None:
-    paged.execute("drop table nightshift.alerts")
+    paged.execute("drop table nightshift.alerts cascade")
     with pytest.raises(FatalError, match="nightshift migrate"):
         fail(paged)
     assert len(receiver.notices) == 1
