@@ -131,6 +131,7 @@ def test_a_fault_of_the_data_fails_at_once_and_its_owner_is_told_once(airflow: A
     assert "EmptyPartition" in alert["message"]
 
 
+@pytest.mark.soak
 def test_a_day_that_is_not_there_fails_where_it_waits_for_the_source(airflow: Airflow) -> None:
     ready = "ready:\n  sql: select count(*) > 500 as ready from toy where day = :day\n  until: '05:00'\n\n"
     airflow.toy.edit("dags/toy.yaml", "extract:", f"{ready}extract:")
@@ -157,6 +158,7 @@ def test_mature_days_are_judged_and_the_note_tells_it(airflow: Airflow) -> None:
     assert "toy: 2 mature days, 2 runs judged, 2 evaluations written" in note
 
 
+@pytest.mark.soak
 def test_the_form_may_name_days_to_judge_again(airflow: Airflow) -> None:
     airflow.toy.night()
     outcomes.evaluate(airflow.toy.env, "toy")

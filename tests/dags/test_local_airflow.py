@@ -83,6 +83,7 @@ def test_each_published_day_starts_its_consumer(local: Local) -> None:
     assert sorted(run["partition_key"] for run in local.dag_runs("consumer")) == DAYS
 
 
+@pytest.mark.soak
 def test_a_completed_backfill_again_leaves_one_published_run_a_day(local: Local) -> None:
     asked = {
         "dag_id": DAG, "from_date": f"{DAYS[0]}T00:00:00Z", "to_date": f"{DAYS[0]}T00:00:00Z",
@@ -99,6 +100,7 @@ def test_a_completed_backfill_again_leaves_one_published_run_a_day(local: Local)
     assert local.toy.query("select count(*) from predictions.toy where day = %s", DAYS[0]) == [(200,)]
 
 
+@pytest.mark.soak
 def test_a_run_that_a_newer_one_overtakes_ends_green_and_clearing_plan_makes_a_new_run(local: Local) -> None:
     local.toy.night(NIGHT.next())  # the imports are done: the newer run is the quicker one
     dag_run = local.trigger(NIGHT.key)

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.adapters.embedded import EmbeddedServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.integration, pytest.mark.timeout(600)]
 
 TODAY, TOMORROW, LAST_YEAR = date(2025, 2, 4), date(2025, 2, 5), date(2024, 3, 1)
 LIVE = """

@@ -58,6 +58,7 @@ def found(promise: list[Judged], live: list[Judged], **settings: Any) -> dict[st
     return by_cause
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("rho", "most"), [(0.0, 2.0), (0.3, 3.0)])
 def test_where_nothing_is_wrong_the_promised_rate_of_false_alarms_is_kept(rho: float, most: float) -> None:
     random = np.random.default_rng(7)
@@ -69,6 +70,7 @@ def test_where_nothing_is_wrong_the_promised_rate_of_false_alarms_is_kept(rho: f
     assert told / years <= most
 
 
+@pytest.mark.soak
 def test_a_stricter_promise_tells_less() -> None:
     random = np.random.default_rng(8)
     told = dict.fromkeys((1.0, 4.0), 0)

@@ -73,6 +73,7 @@ def normal() -> pd.DataFrame:
 # False alarms
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("carried", [0.0, 0.7])
 def test_normal_nights_give_no_more_alerts_than_promised(carried: float) -> None:
     alerts = nights = 0
