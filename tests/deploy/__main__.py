@@ -49,7 +49,9 @@ def main() -> int:
     parser.add_argument("--up", action="store_true", help="start the stack and keep it up until Ctrl-C")
     parser.add_argument("--image", type=Path, help="what .ci/image has installed; else it is installed anew")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT by name too: a background shell starts its children with it ignored, and Python leaves it so.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         with workplace() as folder:
             stack, variables = make_stack(folder, arguments.image)
