@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.job import Job
 from pipeline.labels import declared_outcomes, read_labels
 from pipeline.monitoring import concept
-from pipeline.monitoring.charts import Judged
+from pipeline.monitoring.control_charts import Judged
 from pipeline.monitoring.decided import Publication, decision_instant, judged, matured
 from pipeline.monitoring.findings import Finding
 from pipeline.monitoring.quality import measure

@@ -8,7 +8,7 @@ from datetime import date
 
 import numpy as np
 
-from pipeline.monitoring.charts import CHARTS, Chart, Judged
+from pipeline.monitoring.control_charts import CHARTS, Chart, Judged
 from pipeline.monitoring.cusum import Rise, autocorrelation, limit, rises
 from pipeline.monitoring.findings import Finding
 from pipeline.monitoring.quality import Floats, Output

@@ -9,6 +9,8 @@ limit is its quantile at the family's share of the promised false alarms.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from math import log
 
 import numpy as np
 import pandas as pd
@@ -118,13 +120,23 @@ def _limits(nights: Watched, lasting: Floats, monitor: Monitor, first: int) -> F
 
 def family_limit(largest: Floats, chance: float, statistics: int) -> float:
     """What the largest of a family passes with `chance` a night; `largest` (nights,) are those before."""
-    from scipy.stats import gumbel_r, t
-
     known = largest[np.isfinite(largest)]
     if len(known) < LEAST_NIGHTS:
-        return float(t.isf(chance / statistics, LEAST - 1))
+        return _students(chance / statistics)
     middle, high = np.quantile(known, [0.5, 0.9])
-    scale = (high - middle) / (gumbel_r.ppf(0.9) - gumbel_r.ppf(0.5))
-    place = middle - scale * gumbel_r.ppf(0.5)
+    scale = (high - middle) / (_gumbel(0.9) - _gumbel(0.5))
+    place = middle - scale * _gumbel(0.5)
     scale *= 1 + _SCALE_ERROR / np.sqrt(len(known))
-    return float(place + scale * gumbel_r.isf(chance))
+    return float(place + scale * _gumbel(1 - chance))
+
+
+def _gumbel(probability: float) -> float:
+    """A quantile of the standard distribution; scipy gives the same, at the cost of its checks of arrays."""
+    return -log(-log(probability))
+
+
+@cache
+def _students(chance: float) -> float:
+    from scipy.stats import t
+
+    return float(t.isf(chance, LEAST - 1))

@@ -94,6 +94,9 @@ def _expected(
 def _quantiles(window: Floats, enough: Flags) -> Floats:
     """The 10, 50 and 90 % quantiles, float64 (3, statistics); 0 where there are not enough nights."""
     found = np.zeros((3, window.shape[1]))
-    if enough.any():
-        found[:, enough] = np.nanquantile(window[:, enough], [0.1, 0.5, 0.9], axis=0)
+    whole = enough & ~np.isnan(window).any(axis=0)
+    # Of many columns at once, which numpy does only where no value is missing.
+    found[:, whole] = np.quantile(window[:, whole], [0.1, 0.5, 0.9], axis=0)
+    if (gappy := enough & ~whole).any():
+        found[:, gappy] = np.nanquantile(window[:, gappy], [0.1, 0.5, 0.9], axis=0)
     return found

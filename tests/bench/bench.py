@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -112,13 +113,11 @@ def measured(command: Sequence[str], environment: dict[str, str]) -> tuple[Used,
 def _peak_memory_mb(pid: int) -> float:
     """What a process and its descendants hold together at most; looked at ten times a second."""
     peak = 0
-    try:
+    with suppress(psutil.NoSuchProcess):  # waited for meanwhile
         root = psutil.Process(pid)
         while root.status() != psutil.STATUS_ZOMBIE:
             peak = max(peak, sum(map(_resident, [root, *root.children(recursive=True)])))
             time.sleep(0.1)
-    except psutil.NoSuchProcess:
-        pass  # waited for meanwhile
     return peak / (1 << 20)
 
 

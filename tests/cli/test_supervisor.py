@@ -89,3 +89,4 @@ def test_a_number_that_nobody_has_any_more_is_forgotten(supervisor: Supervisor) 
 
 def test_a_stop_without_one_does_nothing(supervisor: Supervisor) -> None:
     supervisor.stop()
+    assert list(supervisor.file.parent.iterdir()) == []

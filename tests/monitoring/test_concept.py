@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from scipy.special import expit, logit
 
-from pipeline.monitoring.charts import CHARTS, Judged, log_odds_error, log_odds_gap
 from pipeline.monitoring.concept import findings, watch
+from pipeline.monitoring.control_charts import CHARTS, Judged, log_odds_error, log_odds_gap
 from pipeline.monitoring.cusum import autocorrelation, autoregressive, limit, rises
 
 FIRST = date(2024, 1, 1)
