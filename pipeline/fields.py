@@ -8,10 +8,16 @@ from difflib import get_close_matches
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Place = tuple[str | int, ...]
 """The keys on the way to a value."""
+
+
+class Part(BaseModel):
+    """One part of a declaration: strict, frozen, and without keys that it does not know."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 class Disagreement(ValueError):

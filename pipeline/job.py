@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline import agreement
-from pipeline.fields import Clock, Distinct, Key, Name, Score, Table, Text, Zone, refuse
+from pipeline.fields import Clock, Distinct, Key, Name, Part, Score, Table, Text, Zone, refuse
 from pipeline.partition import COLUMN, Instants, Partition
 
 ColumnType = Literal[
@@ -39,11 +39,7 @@ _TAKEN = (*OUTPUT_COLUMNS, "run_no", "published_at", "superseded_at")
 _JUDGED = Field(default=None, validate_default=True)  # absent, yet other keys may need it
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Owners(_Part):
+class Owners(Part):
     """Who answers for the job."""
 
     team: Text
@@ -51,7 +47,7 @@ class Owners(_Part):
     approvers: Annotated[tuple[Text, ...], Field(min_length=1), Distinct]
 
 
-class Schedule(_Part):
+class Schedule(Part):
     """Which partitions exist and what instant each one may know up to."""
 
     grain: Literal["day"]
@@ -71,7 +67,7 @@ class Schedule(_Part):
         return end
 
 
-class Resources(_Part):
+class Resources(Part):
     """What one run may use."""
 
     cpus: Annotated[int, Field(ge=1, le=256)] = 2
@@ -80,7 +76,7 @@ class Resources(_Part):
     """Above so many rows, workers share a night; a shard should take half a minute at least."""
 
 
-class Source(_Part):
+class Source(Part):
     """One table that queries may name by its alias, and when each of its rows was known."""
 
     table: Table
@@ -97,14 +93,14 @@ class Source(_Part):
         return self
 
 
-class Ready(_Part):
+class Ready(Part):
     """Whether the source has the partition's rows: one boolean, asked from the cut-off until `until`."""
 
     sql: Text
     until: Clock
 
 
-class Extract(_Part):
+class Extract(Part):
     """The partition's rows: one per key."""
 
     key: Key
@@ -126,21 +122,21 @@ class Extract(_Part):
         return pii
 
 
-class HistoryQuery(_Part):
+class HistoryQuery(Part):
     """One look-back input of the features: one row per key."""
 
     key: Key
     sql: Text
 
 
-class Validate(_Part):
+class Validate(Part):
     """How much bad data a run may carry, and the suite's day-dependent bounds."""
 
     max_quarantined_share: Annotated[float, Field(ge=0, le=1)]
     parameters: Text | None = None
 
 
-class Model(_Part):
+class Model(Part):
     """What the model gives and which version a backfill uses."""
 
     output: Literal["probability", "value"]
@@ -155,14 +151,14 @@ class Model(_Part):
         return threshold
 
 
-class CarriedForward(_Part):
+class CarriedForward(Part):
     """Take the last published score of the same key from an earlier partition."""
 
     key: Key
     max_age_days: Annotated[int, Field(ge=1)]
 
 
-class Fallback(_Part):
+class Fallback(Part):
     """What answers instead, in order; a row that no step answers is withheld."""
 
     bad_row: Annotated[tuple[BadRowStep, ...], Distinct] = ()
@@ -179,7 +175,7 @@ class Fallback(_Part):
         return setting
 
 
-class Publish(_Part):
+class Publish(Part):
     """Which sinks readers use; the pointer in the warehouse is the truth for both."""
 
     sql: bool = True
@@ -192,7 +188,7 @@ class Publish(_Part):
         return self
 
 
-class Monitor(_Part):
+class Monitor(Part):
     """What a night's data is compared with, and how often an alert may be a false one."""
 
     rolling_days: Annotated[int, Field(ge=7)] = 28
@@ -203,7 +199,7 @@ class Monitor(_Part):
     """On how many consecutive nights a change must be seen before it is told; structural breaks at once."""
 
 
-class Costs(_Part):
+class Costs(Part):
     """What each answer costs once its label is known, in money; a gain is negative."""
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
@@ -221,7 +217,7 @@ class Costs(_Part):
     """Of each unit that a value lies below its label."""
 
 
-class Outcomes(_Part):
+class Outcomes(Part):
     """The query that brings labels later: the job's key columns and the label; and how they are judged."""
 
     label: Name
@@ -237,7 +233,7 @@ class Outcomes(_Part):
     """For how many nights quality must stay below its promise before concept drift is told."""
 
 
-class Train(_Part):
+class Train(Part):
     """How a version is fitted."""
 
     rows_per_day: Annotated[int, Field(ge=1)] | None = None
@@ -245,14 +241,14 @@ class Train(_Part):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class Alerts(_Part):
+class Alerts(Part):
     """Where notices go, and from what local clock time on an unpublished day is late."""
 
     channel: Name | None = None
     publish_by: Clock | None = None
 
 
-class Declaration(_Part):
+class Declaration(Part):
     """The whole of `dags/<job>.yaml`."""
 
     description: Text

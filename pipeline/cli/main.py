@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gc
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from pipeline.cli import life
 from pipeline.cli.console import configure_logging, emit, guarded
-
-if TYPE_CHECKING:
-    from pipeline.environment import Environment
-    from pipeline.planning import ModelPolicy
+from pipeline.cli.options import AsJson, Day, First, JobName, Last, Model, environment, policy
 
 app = typer.Typer(
     name="nightshift",
@@ -23,18 +21,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Stem of dags/JOB.yaml.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")]
-Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The business day to score.")]
-First = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day, included.")]
-Last = Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, included.")]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", metavar="current|as-of|VERSION", help="Which model version answers."),
-]
-Approver = Annotated[str, typer.Option("--approved-by", metavar="WHO", help="A declared approver.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept for ever.")]
-
 
 @app.callback()
 def _start(
@@ -42,19 +28,6 @@ def _start(
 ) -> None:
     gc.set_threshold(100_000)  # imports make hundreds of thousands of objects that stay
     configure_logging(verbose=verbose)
-
-
-def _environment() -> Environment:
-    from pipeline.environment import Environment
-    from pipeline.settings import Settings
-
-    return Environment(Settings())
-
-
-def _policy(text: str | None, default: ModelPolicy) -> ModelPolicy:
-    from pipeline.planning import parse_policy
-
-    return default if text is None else parse_policy(text)
 
 
 @app.command()
@@ -72,19 +45,19 @@ def demo(
     from pipeline.cli.demo import run_demo
     from pipeline.cli.live import newest_day, run_live
 
-    environment = _environment()
+    env = environment()
     if live:
-        run_live(environment, newest_day(environment.project, datetime.now(UTC)), as_json=as_json)
+        run_live(env, newest_day(env.project, datetime.now(UTC)), as_json=as_json)
     else:
-        run_demo(environment, as_json=as_json)
+        run_demo(env, as_json=as_json)
 
 
 @app.command()
 @guarded
 def up(as_json: AsJson = False) -> None:
     """Start the embedded PostgreSQL (every command that needs it does so by itself)."""
-    environment = _environment()
-    environment.server.start()
+    env = environment()
+    env.server.start()
     emit(
         {"running": True}, as_json=as_json, shown="embedded PostgreSQL is up; `nightshift url` prints its URL"
     )
@@ -94,7 +67,7 @@ def up(as_json: AsJson = False) -> None:
 @guarded
 def down(as_json: AsJson = False) -> None:
     """Stop the embedded PostgreSQL; nothing is lost."""
-    stopped = _environment().server.stop()
+    stopped = environment().server.stop()
     emit(
         {"running": False, "stopped": stopped},
         as_json=as_json,
@@ -122,8 +95,8 @@ def airflow(
     from pipeline.cli.airflow import run_airflow, run_command
 
     if words:
-        raise typer.Exit(run_command(_environment(), port, words))
-    run_airflow(_environment(), port, stop=stop, as_json=as_json)
+        raise typer.Exit(run_command(environment(), port, words))
+    run_airflow(environment(), port, stop=stop, as_json=as_json)
 
 
 @app.command()
@@ -134,12 +107,12 @@ def url(
     """Print the warehouse's connection URL, password included, for psql and BI tools."""
     from pipeline.errors import UsageError
 
-    environment = _environment()
-    if environment.settings.warehouse_url is None:
-        environment.server.start()
-        typer.echo(environment.server.url(role=role))
+    env = environment()
+    if env.settings.warehouse_url is None:
+        env.server.start()
+        typer.echo(env.server.url(role=role))
     elif role == "owner":
-        typer.echo(environment.warehouse_url)
+        typer.echo(env.warehouse_url)
     else:
         raise UsageError(
             "the analyst's login of a warehouse given by NIGHTSHIFT_WAREHOUSE_URL must come from its "
@@ -154,9 +127,9 @@ def migrate(as_json: AsJson = False) -> None:
     from pipeline.adapters.migrate import migrate as run_migrations
     from pipeline.declaration import load_jobs
 
-    environment = _environment()
-    jobs = load_jobs(environment.project)
-    run_migrations(environment.engine, jobs)
+    env = environment()
+    jobs = load_jobs(env.project)
+    run_migrations(env.engine, jobs)
     names = [job.name for job in jobs]
     emit({"jobs": names}, as_json=as_json, shown=f"control tables and {', '.join(names)} are up to date")
 
@@ -176,7 +149,7 @@ def check(
     """Validate declarations, suites and feature modules; report all faults at once, with file and line."""
     from pipeline.cli.check import run_check
 
-    run_check(_environment(), job, leaks=leaks, day=day, as_json=as_json)
+    run_check(environment(), job, leaks=leaks, day=day, as_json=as_json)
 
 
 @app.command()
@@ -196,7 +169,7 @@ def score(
     with Validator(once=True) as validator:
         from pipeline.cli.nights import run_score
 
-        run_score(_environment(), job, day, _policy(model, "current"), run_id, validator, as_json=as_json)
+        run_score(environment(), job, day, policy(model, "current"), run_id, validator, as_json=as_json)
 
 
 @app.command()
@@ -219,69 +192,10 @@ def backfill(
         from pipeline.cli.nights import run_backfill
         from pipeline.declaration import load_job
 
-        environment = _environment()
-        declared = load_job(environment.project, job).declaration.model.backfill_policy
-        policy = _policy(model, declared)
-        run_backfill(environment, job, (first, last), reprocess, policy, validator, as_json=as_json)
-
-
-@app.command()
-@guarded
-def train(
-    job: JobName,
-    first: First,
-    last: Last,
-    as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="INSTANT", help="Labels known later are absent; now by default."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed; the declared one by default.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Replay nights, fit a model on what they would have seen, and register a version."""
-    from pipeline.cli.models import run_train
-
-    run_train(_environment(), job, (first, last), as_of, seed, as_json=as_json)
-
-
-@app.command()
-@guarded
-def promote(
-    job: JobName,
-    version: Annotated[int, typer.Argument(help="A registered version.", show_default=False)],
-    approved_by: Approver,
-    reason: Reason,
-    effective_from: Annotated[
-        str | None,
-        typer.Option("--effective-from", metavar="INSTANT", help="When it is in force; now by default."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a version the champion; appends to the promotion history."""
-    from pipeline.cli.models import run_promote
-
-    run_promote(_environment(), job, version, approved_by, reason, effective_from, as_json=as_json)
-
-
-@app.command()
-@guarded
-def rollback(
-    job: JobName,
-    approved_by: Annotated[
-        str | None,
-        typer.Option(
-            "--approved-by",
-            metavar="WHO",
-            help="A declared approver; else the version's own approval stands.",
-        ),
-    ] = None,
-    reason: Reason = "roll-back",
-    as_json: AsJson = False,
-) -> None:
-    """Return to the previous champion; appends to the promotion history."""
-    from pipeline.cli.models import run_rollback
-
-    run_rollback(_environment(), job, approved_by, reason, as_json=as_json)
+        env = environment()
+        declared = load_job(env.project, job).declaration.model.backfill_policy
+        chosen = policy(model, declared)
+        run_backfill(env, job, (first, last), reprocess, chosen, validator, as_json=as_json)
 
 
 @app.command()
@@ -306,7 +220,7 @@ def outcomes(
     """
     from pipeline.cli.outcomes import run_outcomes
 
-    run_outcomes(_environment(), job, first, last, as_of, as_json=as_json)
+    run_outcomes(environment(), job, first, last, as_of, as_json=as_json)
 
 
 @app.command()
@@ -320,7 +234,7 @@ def status(
     """Show what readers see of each expected day, and the newest runs."""
     from pipeline.cli.status import run_status
 
-    run_status(_environment(), job, first, last, as_json=as_json)
+    run_status(environment(), job, first, last, as_json=as_json)
 
 
 @app.command()
@@ -343,14 +257,14 @@ def alerts(
     """Show what the owners were told and what became of it; take an alert on, or end its episode."""
     from pipeline.cli.alerts import Change, run_alerts, run_change, run_limits
 
-    environment = _environment()
+    env = environment()
     change = Change.asked(acknowledge, resolve, by)
     if limits:
-        run_limits(environment, job, as_json=as_json)
+        run_limits(env, job, as_json=as_json)
     elif change is None:
-        run_alerts(environment, job, lasting=lasting, as_json=as_json)
+        run_alerts(env, job, lasting=lasting, as_json=as_json)
     else:
-        run_change(environment, job, change, as_json=as_json)
+        run_change(env, job, change, as_json=as_json)
 
 
 @app.command()
@@ -367,4 +281,7 @@ def report(
     """Write a run's page, the job's index and its data dictionary as HTML; prints the path."""
     from pipeline.cli.report import run_report
 
-    run_report(_environment(), job, day, opened=opened, as_json=as_json)
+    run_report(environment(), job, day, opened=opened, as_json=as_json)
+
+
+app.add_typer(life.app)

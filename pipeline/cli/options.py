@@ -1,0 +1,38 @@
+"""Options that several commands share, and what they are read into."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.environment import Environment
+    from pipeline.planning import ModelPolicy
+
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Stem of dags/JOB.yaml.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")]
+Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The business day to score.")]
+First = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day, included.")]
+Last = Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, included.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="current|as-of|VERSION", help="Which model version answers."),
+]
+Approver = Annotated[str, typer.Option("--approved-by", metavar="WHO", help="A declared approver.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept for ever.")]
+
+
+def environment() -> Environment:
+    """Where this command works, as the environment variables say."""
+    from pipeline.environment import Environment
+    from pipeline.settings import Settings
+
+    return Environment(Settings())
+
+
+def policy(text: str | None, default: ModelPolicy) -> ModelPolicy:
+    """Which model version is asked for, the default where none is."""
+    from pipeline.planning import parse_policy
+
+    return default if text is None else parse_policy(text)
