@@ -25,8 +25,8 @@ KILLED = date(2013, 5, 6)
 
 _ENDED = ("success", "failed")
 _PATIENCE = 600  # seconds for a night
-_AT_WORK = ("extract", "validate", "score")
-"""Tasks in whose middle a worker is killed."""
+_AT_WORK = "score"
+"""The task in whose middle, that of a shard, a worker is killed."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _tasks(api: Api, run_id: str) -> list[Json]:
 
 def _at_work(tasks: list[Json], workers: list[Container]) -> tuple[Container, Json] | None:
     for task in tasks:
-        if task["state"] == "running" and task["task_id"] in _AT_WORK:
+        if task["state"] == "running" and task["task_id"] == _AT_WORK:
             for worker in workers:
                 if any(str(task["id"]) in _title(process) for process in worker.running.processes()):
                     return worker, task
