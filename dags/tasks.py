@@ -134,6 +134,22 @@ def evaluate(job: str) -> None:
     estimates.estimate_days(env, job, span or EVER, missing_only=True)
 
 
+def roll_out(job: str) -> None:
+    """Start, change or stop what runs beside the champion, as the form says."""
+    from pipeline import rollouts
+
+    context: Any = get_current_context()
+    given, dag_run = context["params"], context["dag_run"]
+    by = f"{dag_run.triggering_user_name or 'airflow'}, {dag_run.run_id}"
+    action, reason = given["action"], given["reason"] or f"{given['action']} from the form"
+    if action == "stop":
+        row = rollouts.stop(_environment(), job, reason=reason, actor=by)
+    else:
+        asked = {name: given.get(name) for name in ("version", "share", "approved_by")}
+        row = rollouts.start(_environment(), job, action, reason=reason, actor=by, **asked)
+    context["ti"].xcom_push(key=NOTE, value=rollouts.told(row))
+
+
 def _job(name: str) -> Job:
     from pipeline.declaration import load_job
 

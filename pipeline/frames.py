@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -47,6 +49,12 @@ def history_frame(name: str, table: pa.Table, key: Sequence[str]) -> pd.DataFram
 def key_index(table: pa.RecordBatch | pa.Table, key: Sequence[str]) -> pd.MultiIndex:
     """The key of each row, one level a key column; `get_indexer` of another one's looks keys up."""
     return pd.MultiIndex.from_frame(pd.DataFrame({column: _series(table.column(column)) for column in key}))
+
+
+def key_hashes(table: pa.RecordBatch | pa.Table, key: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """A hash of each row's key, uint64 (n,): the same in any chunk, order, process and year."""
+    hashed = pd.util.hash_pandas_object(key_index(table, key), index=False)
+    return np.asarray(hashed, dtype=np.uint64)
 
 
 def _series(column: pa.Array | pa.ChunkedArray, *, nullable: bool = False) -> pd.Series[Any]:

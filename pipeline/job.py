@@ -291,6 +291,44 @@ class Gate(Part):
         return gain
 
 
+class Rollout(Part):
+    """How a challenger beside the champion is judged, and when a guardrail stops it.
+
+    Its cost is told from the champion's by a confidence sequence on the differences of nights; without
+    declared costs by the Brier score, of values by the mean absolute error.
+    """
+
+    canary_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Of the keys, where the command names no share."""
+    error: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """The chance that a comparison of two equal models ever, on any night, calls one of them worse."""
+    min_nights: Annotated[int, Field(ge=2)] = 10
+    """Before so many nights are judged, nothing is concluded from outcomes."""
+    max_nights: Annotated[int, Field(ge=2)] = 60
+    """After so many, an A/B test that found no difference ends so."""
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    """How much worse a canary may be, as a share of the champion's cost; surely more stops it."""
+    max_decision_gap: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """How far the arms' shares of positive decisions may differ on one night, before any label."""
+    max_score_gap: Annotated[float, Field(gt=0)] | None = None
+    """How far the arms' mean scores may differ on one night; none: not looked at."""
+    max_failed_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of its arm's rows, so many may the challenger fail to answer."""
+
+    @field_validator("max_nights")
+    @classmethod
+    def _not_before_the_least(cls, most: int, info: ValidationInfo) -> int:
+        least = info.data.get("min_nights")
+        if least is not None and most < least:
+            raise ValueError(f"must not be less than min_nights; got {most} and {least}")
+        return most
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The challenger's share by kind, where the command names none."""
+        return {"canary": self.canary_share, "ab": 0.5}
+
+
 class Alerts(Part):
     """Where notices go, and from what local clock time on an unpublished day is late."""
 
@@ -317,6 +355,7 @@ class Declaration(Part):
     outcomes: Outcomes | None = None
     train: Train = Train()
     gate: Gate = Gate()
+    rollout: Rollout = Rollout()
     alerts: Alerts = Alerts()
 
     @field_validator("fallback")

@@ -12,13 +12,14 @@ from uuid import uuid4
 import sqlalchemy as sa
 import structlog
 
-from pipeline.adapters import ledger, versions
+from pipeline.adapters import ledger, rollouts, versions
 from pipeline.adapters.source import open_reader
 from pipeline.adapters.versions import ModelVersion
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
 from pipeline.errors import SourceLate, UsageError
 from pipeline.job import Job
+from pipeline.lifecycle.rollout import Rollout
 from pipeline.partition import Partition
 from pipeline.query import Query, compose
 from pipeline.run import Run, Trigger
@@ -83,17 +84,18 @@ def preview(env: Environment, request: Request) -> str:
     job = load_job(env.project, request.job)
     _refuse_unscheduled(job, request.partition)
     with env.engine.connect() as connection:
-        version = _choose_version(connection, job, request)
+        version, rollout = _choose(connection, job, request)
         visible = ledger.visible_run(connection, job.name, request.partition)
     now = f"replacing run {visible['run_id']}" if visible else "the day is not published yet"
+    beside = f" with version {rollout.version} beside it ({rollout.kind})" if rollout else ""
     return (
         f"Dry run: {job.name} {request.partition} would be scored by version {version.version} "
-        f"({request.policy}), {now}."
+        f"({request.policy}){beside}, {now}."
     )
 
 
 def plan(env: Environment, request: Request) -> Run:
-    """Fix a run's name, token and model version, or take up the run of the given name again."""
+    """Fix a run's name, token, model version and rollout, or take up the run of the given name again."""
     job = load_job(env.project, request.job)
     _refuse_unscheduled(job, request.partition)
     with env.engine.begin() as connection:
@@ -105,8 +107,8 @@ def plan(env: Environment, request: Request) -> Run:
                 )
             ledger.resume(connection, found["run_no"])
             return ledger.as_run(ledger.record(connection, found["run_no"]))
-        version = _choose_version(connection, job, request)
-        run = ledger.plan_run(connection, _planned(env, job, request, version))
+        version, rollout = _choose(connection, job, request)
+        run = ledger.plan_run(connection, _planned(env, job, request, version, rollout))
     log.info("planned", run_id=run.run_id, job=job.name, day=run.partition.key, token=run.token)
     return run
 
@@ -122,14 +124,25 @@ def _refuse_unscheduled(job: Job, partition: Partition) -> None:
         raise UsageError(f"day must have passed its cut-off {schedule.cutoff}; got {partition}")
 
 
-def _choose_version(connection: sa.Connection, job: Job, request: Request) -> ModelVersion:
+def _choose(connection: sa.Connection, job: Job, request: Request) -> tuple[ModelVersion, Rollout | None]:
+    """The version, and what runs beside it: both of one instant; nothing beside a version asked for."""
     if isinstance(request.policy, int):
-        return versions.version(connection, job.name, request.policy)
+        return versions.version(connection, job.name, request.policy), None
+    # No promotion comes between the reading of the two histories.
+    versions.lock(connection, job.name)
     at = job.instants(request.partition).cutoff if request.policy == "as-of" else None
-    return versions.version(connection, job.name, versions.in_force(connection, job.name, at).version)
+    champion = versions.version(connection, job.name, versions.in_force(connection, job.name, at).version)
+    running = rollouts.running(connection, job.name, at)
+    if running and versions.version(connection, job.name, running.challenger).extract != champion.extract:
+        # A promotion that was back-dated behind the rollout's start: nobody chose these two.
+        log.warning("rollout left out, its extract is another one", job=job.name, version=running.version)
+        return champion, None
+    return champion, running
 
 
-def _planned(env: Environment, job: Job, request: Request, version: ModelVersion) -> ledger.Planned:
+def _planned(
+    env: Environment, job: Job, request: Request, version: ModelVersion, rollout: Rollout | None
+) -> ledger.Planned:
     following = job.instants(request.partition.next()).cutoff
     overwritten = any(source.overwritten for source in job.declaration.sources.values())
     return ledger.Planned(
@@ -145,6 +158,7 @@ def _planned(env: Environment, job: Job, request: Request, version: ModelVersion
         feature_version=version.feature_version,
         model_policy=str(request.policy),
         code_version=env.code_version,
+        rollout_no=rollout.rollout_no if rollout else None,
     )
 
 

@@ -40,6 +40,8 @@ class Run:
     model_version: int
     status: Status
     stage: Stage
+    rollout_no: int | None = None
+    """The rollout in which a challenger takes part; None without one."""
 
 
 @dataclass(frozen=True)

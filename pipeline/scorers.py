@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,19 +19,23 @@ import structlog
 
 from pipeline.adapters import models, registry, run_files
 from pipeline.adapters.carried import earlier_scores
+from pipeline.adapters.loading import load_shadow
+from pipeline.adapters.rollouts import Challenger
 from pipeline.adapters.versions import ModelVersion
 from pipeline.environment import Environment
-from pipeline.errors import FatalError, FeatureError, ModelError
+from pipeline.errors import FatalError, FeatureError, ModelError, NightshiftError
 from pipeline.frames import history_frame
 from pipeline.job import Job, ScoreSource
 from pipeline.lifecycle import fallback
 from pipeline.lifecycle.fallback import Answer, Scores, Step
+from pipeline.lifecycle.rollout import in_challenger_arm
 from pipeline.monitoring.profiler import Profiler
 from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features, rule_scores
+from pipeline.scoring.output import shadow_schema
 from pipeline.scoring.score import predict
-from pipeline.shard import Unfit, numbered, predictions, write_part
+from pipeline.shard import Unfit, numbered, predictions, shadows, write_part
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -36,6 +43,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 MODEL_STEPS: tuple[ScoreSource, ...] = ("champion", "previous_model", "baseline")
+ANSWERED: tuple[ScoreSource, ...] = ("champion", "challenger")
+"""Sources that are no fallback."""
+_ARMS = pa.array(["champion", "challenger"], pa.string())
 
 
 def history_name(version: ModelVersion, name: str) -> str:
@@ -53,7 +63,10 @@ def history_frames(version: ModelVersion, snapshot: Snapshot) -> dict[str, pd.Da
 
 @dataclass(frozen=True)
 class Scorers:
-    """The answerers of one run; `versions` holds the pinned version and, if there is one, the one before."""
+    """The answerers of one run; `versions` holds the pinned version and, if there is one, the one before.
+
+    A challenger is one that answers its arm's rows.
+    """
 
     env: Environment
     job: Job
@@ -61,9 +74,12 @@ class Scorers:
     snapshot: Snapshot
     versions: Sequence[ModelVersion]
     folder: Path
+    challenger: Challenger | None = None
 
     def attempts(self) -> Iterator[tuple[str, Callable[[Profiler], Step]]]:
         """What may answer good rows, best first: a model alone, then the row-wise steps together."""
+        if self.challenger:
+            yield "challenger", partial(self._by_arm, self.challenger)
         chain: tuple[ScoreSource, ...] = ("champion", *self.job.declaration.fallback.model_failure)
         for position, step in enumerate(chain):
             if step in MODEL_STEPS:
@@ -72,6 +88,48 @@ class Scorers:
                 rows = [name for name in chain[position:] if name not in MODEL_STEPS]
                 yield step, partial(self._row_steps, rows)
                 return
+
+    def arms(self, rows: pa.RecordBatch) -> pa.Array:
+        """In which arm of the rollout each row is; null without one."""
+        if self.challenger is None:
+            return pa.nulls(rows.num_rows, pa.string())
+        return _ARMS.take(pa.array(self._in_challenger_arm(rows).astype(np.int8)))
+
+    def _in_challenger_arm(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        rollout = self.challenger.rollout if self.challenger else None
+        if rollout is None or rollout.salt is None or rollout.share is None:
+            return np.zeros(rows.num_rows, dtype=np.bool_)
+        return in_challenger_arm(rows, self.job.declaration.extract.key, rollout.salt, rollout.share)
+
+    def _by_arm(self, challenger: Challenger, profiler: Profiler) -> Step:
+        """Each row by its arm's version; what the challenger cannot do is a ChallengerError."""
+        champion = self._model_step("champion", profiler)
+        with _challenger_errors():
+            score = self.scores_of(challenger.version)
+
+        def answer_challenger(rows: pa.RecordBatch) -> Answer:
+            with _challenger_errors():
+                scores = score(rows)
+            # Its features may be others, so the night's profile is of the pinned version's alone.
+            profiler.unscored(rows)
+            return Answer.of("challenger", scores, version=challenger.version.version)
+
+        def answer(rows: pa.RecordBatch) -> Answer:
+            theirs = self._in_challenger_arm(rows)
+            answered = Answer.none(rows.num_rows)
+            for mask, step in ((~theirs, champion), (theirs, answer_challenger)):
+                chosen = np.flatnonzero(mask)
+                if len(chosen):
+                    answered = answered.put(chosen, step(rows.take(pa.array(chosen))))
+            return answered
+
+        return answer
+
+    def scores_of(self, version: ModelVersion) -> Callable[[pa.RecordBatch], Scores]:
+        """What a version says of rows by its own features, float64 (n,)."""
+        code, history = feature_code(version), history_frames(version, self.snapshot)
+        model, output = load_model(version, self.folder), self.job.declaration.model.output
+        return lambda rows: predict(model, features(code, rows, version.extract.columns, history), output)
 
     def for_bad_rows(self, profiler: Profiler) -> Step:
         """What answers rows that no model may see."""
@@ -164,12 +222,54 @@ def _feature_code(job: str, source: str, queries: tuple[tuple[str, str], ...]) -
     return load_feature_code(job, source, dict(queries))
 
 
+class ChallengerError(ModelError):
+    """A challenger could not be loaded or gave no usable score: its champion answers its rows."""
+
+
+@contextmanager
+def _challenger_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Ours are written for people; another error's message may hold rows.
+        told = str(error) if isinstance(error, NightshiftError) else type(error).__name__
+        raise ChallengerError(told) from error
+
+
+def shadow_part(
+    env: Environment, job: Job, run: Run, version: ModelVersion, part: int, parts: int
+) -> list[str]:
+    """Keep what a shadow says of a shard's good rows, beside and never among the predictions.
+
+    What it cannot do is a warning: nothing of it fails a night.
+    """
+    try:
+        with env.store.workspace() as folder:
+            snapshot = run_files.sealed_snapshot(env.store, run, folder)
+            unfit = Unfit.of(run_files.load_verdicts(env.store, run, folder))
+            score = Scorers(env, job, run, snapshot, [version], folder).scores_of(version)
+            batches = shadows(job, run, version.version, numbered(snapshot.path, part, parts), unfit, score)
+            load_shadow(env.warehouse_url, run, part, shadow_schema(job), batches)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the night goes on
+        told = str(error) if isinstance(error, NightshiftError) else type(error).__name__
+        log.warning("shadow failed", version=version.version, part=part, error_type=type(error).__name__)
+        return [f"shadow did not answer: {told}"]
+    return []
+
+
 def score_part(
-    env: Environment, job: Job, run: Run, versions: Sequence[ModelVersion], part: int, parts: int
+    env: Environment,
+    job: Job,
+    run: Run,
+    versions: Sequence[ModelVersion],
+    part: int,
+    parts: int,
+    challenger: Challenger | None = None,
 ) -> list[str]:
     """Score a shard by the first answerer that holds through all of it; the warnings tell who did not.
 
-    Raises the champion's error when nobody else may answer.
+    A challenger answers the rows of its arm beside the champion, or none of them. Raises the champion's error
+    when nobody else may answer.
     """
     warnings: list[str] = []
     failures: list[Exception] = []
@@ -177,18 +277,21 @@ def score_part(
         snapshot = run_files.sealed_snapshot(env.store, run, folder)
         unfit = Unfit.of(run_files.load_verdicts(env.store, run, folder))
         instants = job.instants(run.partition)
-        scorers = Scorers(env, job, run, snapshot, versions, folder)
+        scorers = Scorers(env, job, run, snapshot, versions, folder, challenger)
+        arms = scorers.arms if challenger else None
         for name, prepare in scorers.attempts():
             try:
                 batches = numbered(snapshot.path, part, parts)
                 profiler = Profiler(versions[0].extract, instants, job.declaration.model.threshold)
                 good, bad = prepare(profiler), scorers.for_bad_rows(profiler)
-                stream = predictions(job, run, batches, unfit, good, bad, profiler.unscored)
+                stream = predictions(job, run, batches, unfit, good, bad, profiler.unscored, arms)
                 write_part(env, job, run, part, stream, profiler, folder)
             except (ModelError, FeatureError) as error:
+                log.warning("answerer failed", answerer=name, error=str(error))
+                if name == "challenger" and not isinstance(error, ChallengerError):
+                    continue  # the champion's own fault: told by its own attempt
                 failures.append(error)
                 warnings.append(f"{name} did not answer: {error}")
-                log.warning("answerer failed", answerer=name, error=str(error))
             else:
                 return warnings
-    raise failures[0]
+    raise next(error for error in failures if not isinstance(error, ChallengerError))

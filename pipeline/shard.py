@@ -24,7 +24,7 @@ from pipeline.adapters.publishing import LoadedPart, PartLoad
 from pipeline.adapters.store import sha256_of
 from pipeline.environment import Environment
 from pipeline.job import Job
-from pipeline.lifecycle.fallback import Answer, Step
+from pipeline.lifecycle.fallback import Answer, Scores, Step
 from pipeline.monitoring.profile_file import dumps
 from pipeline.monitoring.profiler import Profiler
 from pipeline.run import BATCH_ROWS, QUARANTINED, WITHHELD, Run, Verdicts
@@ -32,6 +32,7 @@ from pipeline.scoring.output import (
     UNANSWERED,
     Prediction,
     assemble,
+    assemble_shadow,
     dictionary_columns,
     parquet_schema,
     sql_schema,
@@ -83,8 +84,12 @@ def predictions(
     good: Step,
     bad: Step,
     withheld: Callable[[pa.RecordBatch], None],
+    arms: Callable[[pa.RecordBatch], pa.Array] | None = None,
 ) -> Iterator[Prediction]:
-    """Numbered batches in their order, answered by `good` or `bad`; withheld rows go to `withheld` alone."""
+    """Numbered batches in their order, answered by `good` or `bad`; withheld rows go to `withheld` alone.
+
+    `arms` says of each row in which arm of a rollout it is, whoever answers it.
+    """
     at = datetime.now(UTC)
 
     def answered(item: tuple[int, pa.RecordBatch]) -> Prediction:
@@ -95,9 +100,32 @@ def predictions(
             withheld(batch.filter(pa.array(~shown)))
             batch, numbers = batch.filter(pa.array(shown)), numbers[shown]
         answer = _answer(batch, np.isin(numbers, unfit.quarantined), good, bad)
-        return assemble(job, run, batch, numbers, answer.columns(), at)
+        columns = answer.columns() | ({"arm": arms(batch)} if arms else {})
+        return assemble(job, run, batch, numbers, columns, at)
 
     yield from mapped(answered, batches, job.declaration.resources.cpus)
+
+
+def shadows(
+    job: Job,
+    run: Run,
+    version: int,
+    batches: Iterable[tuple[int, pa.RecordBatch]],
+    unfit: Unfit,
+    score: Callable[[pa.RecordBatch], Scores],
+) -> Iterator[pa.RecordBatch]:
+    """What a version says of the rows that a model may see, in batches of `output.shadow_schema`."""
+    at = datetime.now(UTC)
+    hidden = np.union1d(unfit.quarantined, unfit.withheld)
+
+    def scored(item: tuple[int, pa.RecordBatch]) -> pa.RecordBatch:
+        start, batch = item
+        numbers = np.arange(start, start + batch.num_rows, dtype=np.int64)
+        seen = batch.filter(pa.array(~np.isin(numbers, hidden)))
+        scores = score(seen) if seen.num_rows else np.empty(0)
+        return assemble_shadow(job, run, version, seen, scores, at)
+
+    yield from mapped(scored, batches, job.declaration.resources.cpus)
 
 
 def _answer(batch: pa.RecordBatch, is_bad: npt.NDArray[np.bool_], good: Step, bad: Step) -> Answer:

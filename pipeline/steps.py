@@ -17,18 +17,19 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from pipeline.adapters import ledger, models, publishing, run_files
+from pipeline.adapters import ledger, models, publishing, rollouts, run_files
 from pipeline.adapters.source import open_reader
 from pipeline.adapters.versions import ModelVersion, with_predecessor
 from pipeline.declaration import load_job, suite_file
 from pipeline.environment import Environment
-from pipeline.errors import TransientError, UsageError, ValidationError
+from pipeline.errors import ExtractError, TransientError, UsageError, ValidationError
 from pipeline.job import Job
+from pipeline.lifecycle.rollout import SHARED
 from pipeline.monitor import monitor
 from pipeline.partition import Partition
 from pipeline.planning import Request, new_run_id, parse_policy, plan, preview, source_ready
 from pipeline.run import Run, Snapshot, Stage
-from pipeline.scorers import history_name, score_part
+from pipeline.scorers import ANSWERED, history_name, score_part, shadow_part
 from pipeline.scoring.conserve import prove
 from pipeline.scoring.extract import ExtractPlan
 from pipeline.scoring.extract import extract as read_partition
@@ -106,9 +107,26 @@ def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
     job = load_job(env.project, run.job)
     with env.engine.connect() as connection:
         versions = with_predecessor(connection, run.job, run.model_version)
+        beside = rollouts.challenger(connection, run)
+    if beside is None:
+        return _read(env, job, run, versions, folder)
+    try:
+        return _read(env, job, run, [*versions, beside.version], folder / "beside")
+    except ExtractError as error:
+        log.warning("challenger's queries failed, reading without them", error=str(error))
+        # Where it is the champion's own fault, this fails too.
+        warning = f"challenger cannot answer, its queries failed: {type(error).__name__}"
+        return _read(env, job, run, versions, folder / "alone", warning)
+
+
+def _read(
+    env: Environment, job: Job, run: Run, versions: list[ModelVersion], folder: Path, *warnings: str
+) -> Snapshot:
+    folder.mkdir(exist_ok=True)
     with open_reader(env.source_url, job.instants(run.partition).binds()) as reader:
         snapshot = read_partition(reader, extract_plan(job, versions), folder)
-    run_files.seal_snapshot(env.store, run, snapshot, folder)
+    told = replace(snapshot, warnings=(*snapshot.warnings, *warnings))
+    run_files.seal_snapshot(env.store, run, told, folder)
     return run_files.sealed_snapshot(env.store, run, folder)
 
 
@@ -189,9 +207,15 @@ def score(env: Environment, run: Run, part: int = 0) -> None:
         with env.engine.connect() as connection:
             loaded = ledger.part_loaded(connection, run.run_no, part)
             versions = with_predecessor(connection, run.job, run.model_version)
+            beside = rollouts.challenger(connection, run)
             count = ledger.record(connection, run.run_no)["parts"]
         if loaded is None:
-            warnings = score_part(env, job, run, versions, part, count)
+            shared = beside if beside and beside.rollout.kind in SHARED else None
+            warnings = score_part(env, job, run, versions, part, count, shared)
+            with env.engine.begin() as connection:
+                ledger.add_warnings(connection, run.run_no, warnings)
+        if beside and beside.rollout.kind == "shadow":
+            warnings = shadow_part(env, job, run, beside.version, part, count)
             with env.engine.begin() as connection:
                 ledger.add_warnings(connection, run.run_no, warnings)
         with env.engine.begin() as connection:
@@ -265,12 +289,13 @@ def _seal(env: Environment, job: Job, run: Run) -> None:
     for part in loaded:
         for source, count in part["score_sources"].items():
             sources[source] = sources.get(source, 0) + count
+    scored = sum(sources.get(source, 0) for source in ANSWERED)
     counts = {
-        "rows_scored": sources.get("champion", 0),
-        "rows_fallback": predicted - sources.get("champion", 0),
+        "rows_scored": scored,
+        "rows_fallback": predicted - scored,
         "rows_withheld": rows_in - predicted,
         "score_sources": sources,
-        "degraded": predicted > sources.get("champion", 0),
+        "degraded": predicted > scored,
         "parquet_uri": str(run_files.predictions_file(env.store, run)),
         "parquet_sha256": sha256,
     }

@@ -182,7 +182,7 @@ def promote(
             kind="promote",
             approved_by=approved_by,
             reason=reason,
-            effective_from=effective_from or datetime.now(UTC),
+            effective_from=effective_from or versions.now(connection),
         )
     return promotion, _mirror(env, job.name)
 
@@ -194,9 +194,10 @@ def rollback(
     job = load_job(env.project, job_name)
     if approved_by is not None:
         decide.check_approver(approved_by, job.declaration.owners.approvers)
-    now = datetime.now(UTC)
     with env.engine.begin() as connection:
         versions.lock(connection, job.name)
+        # Not before the lock: of two at once, the second must see what the first did.
+        now = versions.now(connection)
         history = versions.promotion_history(connection, job.name)
         number = decide.rollback_version(history, now)
         approval = [row.approved_by for row in history if row.version == number and row.kind == "promote"]

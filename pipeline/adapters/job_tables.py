@@ -58,6 +58,16 @@ def rows_table(job: str) -> str:
     return f"predictions_{job}"
 
 
+def shadow_table(job: str) -> str:
+    """The table of what shadows of a job said, by run; those who run the job use its view."""
+    return f"shadow_{job}"
+
+
+def shadow_view(job: str) -> str:
+    """The view of what a shadow said of the rows that readers see, beside what they see."""
+    return f"{job}_shadow"
+
+
 def migrate_job(connection: sa.Connection, job: Job) -> None:
     """Bring a job's rows, views and comments up to date; where nothing differs, nobody is kept waiting.
 
@@ -67,6 +77,8 @@ def migrate_job(connection: sa.Connection, job: Job) -> None:
     _check_key(connection, job)
     _add_months(connection, job)
     _define_views(connection, job)
+    _create_shadow(connection, job)
+    _define_shadow_view(connection, job)
 
 
 def _table(name: str) -> str:
@@ -173,6 +185,68 @@ def _define_views(connection: sa.Connection, job: Job) -> None:
     described = job.declaration.description
     _comment(connection, current, f"{described} Current rows only.", comments)
     _comment(connection, history, f"{described} All published runs.", comments | _TIMES)
+
+
+def _create_shadow(connection: sa.Connection, job: Job) -> None:
+    keys = _key_columns(job)
+    columns = [
+        f"{COLUMN} {SQL_TYPE} not null",
+        "run_no bigint not null",
+        "part integer not null",
+        *(f"{quoted(name)} {kind} not null" for name, kind in keys.items()),
+        "score double precision not null",
+        "decision boolean",
+        "model_version integer not null",
+        "scored_at timestamptz not null",
+    ]
+    primary = ", ".join([COLUMN, "run_no", *map(quoted, keys)])
+    connection.exec_driver_sql(
+        f"create table if not exists {_table(shadow_table(job.name))} "
+        f"({', '.join(columns)}, primary key ({primary}))"
+    )
+
+
+def _define_shadow_view(connection: sa.Connection, job: Job) -> None:
+    keys = [quoted(name) for name in job.declaration.extract.key]
+    view = f"{PREDICTIONS}.{quoted(shadow_view(job.name))}"
+    same_key = " and ".join(f"shown.{key} = rows.{key}" for key in keys)
+    shown = ", ".join(
+        [
+            *(f"rows.{key}" for key in keys),
+            *(f"rows.{name}" for name in (COLUMN, "score", "decision", "model_version")),
+            "runs.run_id",
+            "shown.score as champion_score",
+            "shown.decision as champion_decision",
+            "shown.score_source as champion_source",
+            "rows.scored_at",
+        ]
+    )
+    query = (
+        f"select {shown} from {_table(shadow_table(job.name))} rows "
+        f"join {SCHEMA}.runs on runs.run_no = rows.run_no "
+        f"join {SCHEMA}.pointer on pointer.job = {_literal(job.name)} and pointer.day = rows.day "
+        "and pointer.run_no = rows.run_no "
+        f"join {_table(rows_table(job.name))} shown on shown.day = rows.day and shown.run_no = rows.run_no "
+        f"and {same_key}"
+    )
+    _define(connection, view, query)
+    described = job.declaration.description
+    text = f"{described} What a shadow says of the rows that readers see; nobody acts upon it."
+    _comment(connection, view, text, _shadow_comments(job))
+
+
+def _shadow_comments(job: Job) -> dict[str, str]:
+    return dict.fromkeys(job.declaration.extract.key, "Part of the job's key") | {
+        COLUMN: _COMMENTS[COLUMN],
+        "score": "What the shadow predicts",
+        "decision": "Whether the shadow's score reaches the declared threshold; null without one",
+        "model_version": "Version of the shadow",
+        "run_id": "Run that both took part in; joins nightshift.runs",
+        "champion_score": "The score that readers see",
+        "champion_decision": "The decision that readers see",
+        "champion_source": "Who gave the score that readers see",
+        "scored_at": "When the shadow scored the row",
+    }
 
 
 def history_view(job: str) -> str:

@@ -40,6 +40,7 @@ class Planned:
     feature_version: str
     model_policy: str
     code_version: str
+    rollout_no: int | None = None
 
 
 def next_token(connection: sa.Connection, job: str, partition: Partition) -> int:
@@ -95,6 +96,7 @@ def as_run(row: Record) -> Run:
         model_version=row["model_version"],
         status=row["status"],
         stage=row["stage"],
+        rollout_no=row["rollout_no"],
     )
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from adbc_driver_postgresql import dbapi
 
 from pipeline.adapters.driver_errors import driver_errors
-from pipeline.adapters.job_tables import rows_table
+from pipeline.adapters.job_tables import rows_table, shadow_table
 from pipeline.adapters.source import plain_url
 from pipeline.adapters.tables import SCHEMA
 from pipeline.adapters.warehouse import quoted
@@ -99,6 +99,25 @@ class PartLoad:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+
+def load_shadow(url: str, run: Run, part: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Put a shadow's rows of one part in the place of those of an earlier attempt, in one transaction."""
+    table = shadow_table(run.job)
+    own = pa.field("part", pa.int32())
+
+    def of_part() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch.append_column(own, pa.repeat(pa.scalar(part, pa.int32()), batch.num_rows))
+
+    with driver_errors(), dbapi.connect(plain_url(url)) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"delete from {SCHEMA}.{quoted(table)} where day = $1 and run_no = $2 and part = $3",
+                (run.partition.day, run.run_no, part),
+            )
+        _copy(connection, table, schema.append(own), of_part())
+        connection.commit()
 
 
 def _hold(cursor: dbapi.Cursor, lock: str, run: Run, stage: Stage) -> None:

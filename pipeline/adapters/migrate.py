@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from pipeline.adapters import tables
-from pipeline.adapters.job_tables import history_view, migrate_job, rows_table
+from pipeline.adapters.job_tables import history_view, migrate_job, rows_table, shadow_view
 from pipeline.adapters.tables import ANALYST, PREDICTIONS, REPORTER, SCHEMA
 from pipeline.adapters.warehouse import quoted
 from pipeline.errors import UsageError
@@ -20,7 +20,10 @@ __all__ = ["migrate", "rows_table"]
 
 _LOCK = 7_305_414_021
 _SHOWN = ("day_status", "metrics", "outcomes", "quality")
-_REPORTED = (*_SHOWN, "jobs", "runs", "pointer", "promotions", "model_versions", "alerts", "gate_verdicts")
+_REPORTED = (
+    *_SHOWN, "jobs", "runs", "pointer", "promotions", "model_versions", "alerts", "gate_verdicts", "rollouts",
+    "rollout_nights",
+)  # fmt: skip
 _COUNTED = "run_no, run_id, row, verdict, rule, column_name"
 """Columns of the quarantine that hold nothing of a row: reports count."""
 _DRAWN = f"{COLUMN}, run_no, score"
@@ -102,25 +105,28 @@ def _record_job(connection: sa.Connection, job: Job) -> None:
 def _check_view_names(connection: sa.Connection, job: str) -> None:
     others = set(connection.execute(sa.select(tables.jobs.c.job)).scalars())
     for name in others:
-        if history_view(name) in others and job in (name, history_view(name)):
-            raise UsageError(
-                f"job {history_view(name)} must have another name: {PREDICTIONS}.{history_view(name)} "
-                f"is the history of job {name}"
-            )
+        for view, what in ((history_view(name), "history"), (shadow_view(name), "shadow")):
+            if view in others and job in (name, view):
+                raise UsageError(
+                    f"job {view} must have another name: {PREDICTIONS}.{view} is the {what} of job {name}"
+                )
 
 
 def _rights(connection: sa.Connection) -> None:
     analyst, reporter = quoted(ANALYST), quoted(REPORTER)
+    jobs = list(connection.execute(sa.select(tables.jobs.c.job)).scalars())
     for statement in (
         f"revoke all on schema {SCHEMA} from public",
         f"grant usage on schema {SCHEMA}, {PREDICTIONS} to {analyst}",
         f"grant select on all tables in schema {PREDICTIONS} to {analyst}",
+        # What a shadow says is for those who run the job: nobody acts upon it by mistake.
+        *(f"revoke all on {PREDICTIONS}.{quoted(shadow_view(job))} from {analyst}" for job in jobs),
         *(f"grant select on {SCHEMA}.{name} to {analyst}" for name in _SHOWN),
     ):
         connection.exec_driver_sql(statement)
     if not _is_role(connection, REPORTER):
         return
-    rows = [quoted(rows_table(job)) for job in connection.execute(sa.select(tables.jobs.c.job)).scalars()]
+    rows = [quoted(rows_table(job)) for job in jobs]
     for statement in (
         f"grant usage on schema {SCHEMA} to {reporter}",
         *(f"grant select on {SCHEMA}.{name} to {reporter}" for name in _REPORTED),

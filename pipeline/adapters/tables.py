@@ -118,6 +118,40 @@ promotions = Table(
     comment="Which version was champion from when, by whose approval; append-only",
 )
 
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("rollout_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of recording"),
+    _given("job", Text, "Name of the job"),
+    _given("kind", Text, "shadow, canary, ab or stop"),
+    _maybe("version", Integer, "Version that runs beside the champion; null for a stop"),
+    _maybe("share", Double, "Its share of the keys; null for a shadow and a stop"),
+    _maybe("salt", Text, "Decides which keys those are; kept while the version goes on; null for a stop"),
+    _given("effective_from", _INSTANT, "Cut-offs from this instant on are answered so"),
+    _now("recorded_at", "When it was recorded"),
+    _given("actor", Text, "Who ran the command, or nightshift where a guardrail stopped it"),
+    _maybe("approved_by", Text, "Which declared approver agreed; null for a shadow and a stop"),
+    _given("reason", Text, "Why"),
+    Column(
+        "stops",
+        BigInteger,
+        ForeignKey(f"{SCHEMA}.rollouts.rollout_no"),
+        comment="Rollout that a stop ends; null for others",
+    ),
+    _maybe("model_sha256", Text, "sha256 of the version's model file; null for a stop"),
+    CheckConstraint("kind in ('shadow', 'canary', 'ab', 'stop')", name="rollouts_kind"),
+    CheckConstraint(
+        "(kind = 'stop') = (version is null) and (kind = 'stop') = (salt is null) "
+        "and (kind = 'stop') = (stops is not null)",
+        name="rollouts_stop",
+    ),
+    CheckConstraint(
+        "(kind in ('canary', 'ab')) = (share is not null) and (share is null or share > 0 and share < 1)",
+        name="rollouts_share",
+    ),
+    comment="Which version ran beside the champion from when, for which keys; append-only",
+)
+
 runs = Table(
     "runs",
     metadata,
@@ -151,7 +185,7 @@ runs = Table(
     _maybe("suite_sha256", Text, "sha256 of the suite's file"),
     _maybe("suite_results", JSONB, "Each rule, its severity and how many rows broke it"),
     _maybe("rows_in", BigInteger, "Rows of the snapshot = scored + fallback + withheld"),
-    _maybe("rows_scored", BigInteger, "Rows answered by the pinned model"),
+    _maybe("rows_scored", BigInteger, "Rows answered by the pinned version or its challenger"),
     _maybe("rows_fallback", BigInteger, "Rows answered by a step of a fallback chain"),
     _maybe("rows_withheld", BigInteger, "Rows without an answer: in quarantine, not in predictions"),
     _maybe("rows_quarantined", BigInteger, "Rows that no model was given"),
@@ -166,6 +200,12 @@ runs = Table(
     _given("cpu_seconds", Double, "CPU seconds of all stages and attempts", "0"),
     _given("peak_memory_mb", Double, "Highest resident memory of any stage's process, MiB", "0"),
     _maybe("parts", Integer, "Shards among which the rows are scored"),
+    Column(
+        "rollout_no",
+        BigInteger,
+        ForeignKey(rollouts.c.rollout_no),
+        comment="Rollout in which a challenger takes part; null without one",
+    ),
     UniqueConstraint("run_id"),
     CheckConstraint("status in ('running', 'published', 'failed', 'superseded')", name="runs_status"),
     CheckConstraint(
@@ -252,7 +292,7 @@ alerts = Table(
     _given("job", Text, "Name of the job"),
     _maybe("day", Date, "Business day; null where the alert is of no single day; the first of an episode"),
     _maybe("run_id", Text, "Name of the run; null where none was planned"),
-    _given("kind", Text, "failed, late, structure, drift or concept"),
+    _given("kind", Text, "failed, late, structure, drift, concept or rollout"),
     _given("cause", Text, "What failed, was missed or changed; each cause of a (job, day) is raised once"),
     _given("owner", Text, "Team and on-call address at the time"),
     _given("message", Text, "The whole notice, without secrets and without rows"),
@@ -266,11 +306,13 @@ alerts = Table(
     _maybe("acknowledged_by", Text, "Who took it on"),
     _maybe("resolved_at", _INSTANT, "When the episode ended; null while it lasts"),
     _maybe("resolved_by", Text, "Who ended the episode, or nightshift where it ended by itself"),
-    CheckConstraint("kind in ('failed', 'late', 'structure', 'drift', 'concept')", name="alerts_kind"),
+    CheckConstraint(
+        "kind in ('failed', 'late', 'structure', 'drift', 'concept', 'rollout')", name="alerts_kind"
+    ),
     CheckConstraint("state in ('open', 'acknowledged', 'resolved')", name="alerts_state"),
     # The day is null at times, and null would differ from null.
     UniqueConstraint("job", "day", "kind", "cause", name="alerts_once", postgresql_nulls_not_distinct=True),
-    comment="What was told to the owners: failed and late nights, and changes of data or quality by episode",
+    comment="What was told to the owners: failed and late nights, changes by episode, stopped rollouts",
 )
 
 metrics = Table(
@@ -337,4 +379,33 @@ gate_verdicts = Table(
     CheckConstraint("outcome in ('accept', 'refuse', 'not_enough_evidence')", name="gate_verdicts_outcome"),
     Index("gate_verdicts_challenger", "job", "challenger", "verdict_no"),
     comment="What the gate said of a challenger against the champion, on which evidence; append-only",
+)
+
+rollout_nights = Table(
+    "rollout_nights",
+    metadata,
+    _of_run("Number of the run", nullable=False, ondelete="CASCADE"),
+    _given("run_id", Text, "Name of the run; joins runs and predictions"),
+    _given("job", Text, "Name of the job"),
+    _given("day", Date, "Business day"),
+    _given("rollout_no", BigInteger, "Rollout that the run took part in"),
+    _given("slice_column", Text, "Declared column by which rows are set apart; all for every row"),
+    _given("slice_value", Text, "Value of that column; all for every row"),
+    _given("champion_assigned", BigInteger, "Rows of the champion's arm; in a shadow, rows of both versions"),
+    _given(
+        "challenger_assigned", BigInteger, "Rows of the challenger's arm; in a shadow, rows of both versions"
+    ),
+    _given("champion_rows", BigInteger, "Rows of its arm that the champion answered"),
+    _given("challenger_rows", BigInteger, "Rows of its arm that the challenger answered"),
+    _given("failed_rows", BigInteger, "Rows of the challenger's arm that another model had to answer"),
+    _given("champion_decisions", BigInteger, "Positive decisions among champion_rows"),
+    _given("challenger_decisions", BigInteger, "Positive decisions among challenger_rows"),
+    _maybe("champion_mean", Double, "Mean score of champion_rows; null without any"),
+    _maybe("challenger_mean", Double, "Mean score of challenger_rows; null without any"),
+    _maybe("champion_std", Double, "Standard deviation of those scores; null below two"),
+    _maybe("challenger_std", Double, "Standard deviation of those scores; null below two"),
+    _maybe("changed", BigInteger, "Rows that the challenger would decide otherwise; null but in a shadow"),
+    PrimaryKeyConstraint("run_no", "slice_column", "slice_value"),
+    Index("rollout_nights_day", "job", "day"),
+    comment="How champion and challenger answered in each run of a rollout, before any label",
 )

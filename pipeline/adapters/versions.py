@@ -111,7 +111,7 @@ def promotion_history(connection: sa.Connection, job: str) -> list[Promotion]:
 
 def in_force(connection: sa.Connection, job: str, at: datetime | None = None) -> Promotion:
     """The promotion in force at an instant, now by default; raises RegistryError when there is none."""
-    found = decide.in_force(promotion_history(connection, job), at or datetime.now(UTC))
+    found = decide.in_force(promotion_history(connection, job), at or now(connection))
     if found is None:
         when = f"at {at.isoformat()}" if at else "now"
         raise RegistryError(
@@ -159,6 +159,12 @@ def lock(connection: sa.Connection, job: str) -> None:
     """Let one change of a job's history or versions happen at a time, until the transaction ends."""
     name = f"nightshift versions {job}"
     connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+
+def now(connection: sa.Connection) -> datetime:
+    """The instant by the warehouse's clock: one for all machines, so that histories have one order."""
+    instant: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return instant.astimezone(UTC)
 
 
 def alias_faults(job: str, history: Sequence[Promotion], alias: int | None) -> list[str]:

@@ -1,8 +1,8 @@
-"""Commands of a model's life: train, judge, promote, roll back."""
+"""Commands of a model's life: train, judge, promote, roll back, roll out."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -94,3 +94,45 @@ def rollback(
     from pipeline.cli.models import run_rollback
 
     run_rollback(environment(), job, approved_by, reason, as_json=as_json)
+
+
+@app.command()
+@guarded
+def rollout(
+    job: JobName,
+    action: Annotated[
+        Literal["shadow", "canary", "ab", "stop", "status"],
+        typer.Argument(help="How the version runs; or end it, or compare.", show_default=False),
+    ],
+    version: Annotated[
+        int | None,
+        typer.Option("--version", metavar="N", help="A registered version; else the one that runs goes on."),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option("--share", metavar="0.1", help="Its share of the keys: canary, ab.")
+    ] = None,
+    approved_by: Annotated[
+        str | None,
+        typer.Option("--approved-by", metavar="WHO", help="A declared approver; canary and ab need one."),
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; kept for ever.")] = None,
+    effective_from: Annotated[
+        str | None,
+        typer.Option("--effective-from", metavar="INSTANT", help="When it is in force; now by default."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a version run beside the champion, end it, or compare the two.
+
+    shadow: it scores the same inputs into predictions.JOB_shadow; no reader is answered by it. canary, ab: it
+    answers a share of the keys, the same keys every night. A guardrail stops a canary that is worse.
+    """
+    from pipeline.cli.rollout import Asked, run_rollout, run_rollout_status, run_rollout_stop
+
+    asked = Asked(version, share, approved_by, reason, effective_from)
+    if action == "status":
+        run_rollout_status(environment(), job, asked, as_json=as_json)
+    elif action == "stop":
+        run_rollout_stop(environment(), job, asked, as_json=as_json)
+    else:
+        run_rollout(environment(), job, action, asked, as_json=as_json)

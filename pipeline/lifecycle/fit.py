@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from pipeline import frames
 from pipeline.errors import FatalError
-from pipeline.frames import key_index
 from pipeline.job import Train
 from pipeline.partition import COLUMN
 from pipeline.scoring.feature_code import FeatureCode
@@ -128,9 +128,7 @@ def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> 
 
 def key_hashes(table: pa.RecordBatch | pa.Table, key: Sequence[str]) -> npt.NDArray[np.uint64]:
     """A hash of each row's key and day, uint64 (n,): the same in any chunk, order, process and year."""
-    columns = list(dict.fromkeys([COLUMN, *key]))
-    hashed = pd.util.hash_pandas_object(key_index(table, columns), index=False)
-    return np.asarray(hashed, dtype=np.uint64)
+    return frames.key_hashes(table, list(dict.fromkeys([COLUMN, *key])))
 
 
 def sample_by_key(table: pa.Table, key: Sequence[str], rows_per_day: int) -> pa.Table:

@@ -81,6 +81,14 @@ def sql_schema(job: Job) -> pa.Schema:
     )
 
 
+def shadow_schema(job: Job) -> pa.Schema:
+    """The columns of a shadow's rows in the warehouse."""
+    names = ("score", "decision", "model_version", "scored_at")
+    own = [(name, _TYPES[name]) for name in names]
+    keyed = [(COLUMN, _TYPES[COLUMN]), ("run_no", _TYPES["run_no"]), *_key_fields(job)]
+    return pa.schema([*keyed, *own])
+
+
 def dictionary_columns(job: Job) -> list[str]:
     """The Parquet columns that repeat few values."""
     text = [field.name for field in _key_fields(job) if pa.types.is_string(field.type)]
@@ -97,8 +105,8 @@ def assemble(
 ) -> Prediction:
     """The rows of `rows` (snapshot positions `numbers`) with their answers, in the same order.
 
-    `answers` has score, score_source, score_age_days and model_version; a null score means that nobody
-    answered, and the row is left out.
+    `answers` has score, score_source, score_age_days and model_version, and arm where a challenger takes
+    part; a null score means that nobody answered, and the row is left out.
     """
     answered = answers["score"].is_valid()
     missing = pc.invert(answered)
@@ -109,11 +117,9 @@ def assemble(
     count = rows.num_rows
     threshold = job.declaration.model.threshold
     values: dict[str, pa.Array] = {
-        **answers,
-        "decision": pa.nulls(count, pa.bool_())
-        if threshold is None
-        else pc.greater_equal(answers["score"], threshold),
         "arm": pa.nulls(count, pa.string()),
+        **answers,
+        "decision": decisions(answers["score"], threshold),
         "run_id": pa.repeat(pa.scalar(run.run_id), count),
         "scored_at": pa.repeat(pa.scalar(at, _TYPES["scored_at"]), count),
         COLUMN: pa.repeat(pa.scalar(run.partition.day, ARROW_TYPE), count),
@@ -125,6 +131,33 @@ def assemble(
         sql=_batch(sql_schema(job), values),
         unanswered=unanswered,
     )
+
+
+def assemble_shadow(
+    job: Job,
+    run: Run,
+    version: int,
+    rows: pa.RecordBatch,
+    scores: npt.NDArray[np.float64],
+    at: datetime,
+) -> pa.RecordBatch:
+    """What a shadow says of `rows`, one score a row, in their order."""
+    count = rows.num_rows
+    values: dict[str, pa.Array] = {
+        COLUMN: pa.repeat(pa.scalar(run.partition.day, ARROW_TYPE), count),
+        "run_no": pa.repeat(pa.scalar(run.run_no, pa.int64()), count),
+        "score": pa.array(scores),
+        "decision": decisions(pa.array(scores), job.declaration.model.threshold),
+        "model_version": pa.repeat(pa.scalar(version, pa.int32()), count),
+        "scored_at": pa.repeat(pa.scalar(at, _TYPES["scored_at"]), count),
+    }
+    values |= {name: rows.column(name) for name in job.declaration.extract.key}
+    return _batch(shadow_schema(job), values)
+
+
+def decisions(scores: pa.Array, threshold: float | None) -> pa.Array:
+    """Whether each score reaches the threshold; null without one."""
+    return pa.nulls(len(scores), pa.bool_()) if threshold is None else pc.greater_equal(scores, threshold)
 
 
 def _unanswered(job: Job, rows: pa.RecordBatch, numbers: npt.NDArray[np.int64]) -> pa.RecordBatch:

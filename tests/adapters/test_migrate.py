@@ -174,9 +174,10 @@ def test_a_refused_job_leaves_everything_as_it_was(warehouse: Warehouse) -> None
     assert warehouse.query("select job from nightshift.jobs") == [("toy",)]
 
 
-def test_a_job_may_not_have_the_name_of_anothers_history(warehouse: Warehouse) -> None:
-    with pytest.raises(UsageError, match="job toy_history must have another name"):
-        migrate(warehouse.engine, [make_job("toy_history")])
+@pytest.mark.parametrize("name", ["toy_history", "toy_shadow"])
+def test_a_job_may_not_have_the_name_of_anothers_view(warehouse: Warehouse, name: str) -> None:
+    with pytest.raises(UsageError, match=f"job {name} must have another name"):
+        migrate(warehouse.engine, [make_job(name)])
 
 
 def test_a_job_may_have_a_name_that_looks_like_anothers_month(warehouse: Warehouse) -> None:
@@ -216,9 +217,19 @@ def test_the_view_has_exactly_the_promised_columns_in_order(warehouse: Warehouse
 _PROMISED = (
     "predictions.toy",
     "predictions.toy_history",
+    "predictions.toy_shadow",
     *(
         f"nightshift.{name}"
-        for name in ("day_status", "runs", "quarantine", "promotions", "pointer", "alerts")
+        for name in (
+            "day_status",
+            "runs",
+            "quarantine",
+            "promotions",
+            "pointer",
+            "alerts",
+            "rollouts",
+            "rollout_nights",
+        )
     ),
 )
 
@@ -312,6 +323,10 @@ _FORBIDDEN = (
     "select * from nightshift.promotions",
     "select * from nightshift.alerts",
     "select * from nightshift.day_publishes",
+    "select * from nightshift.rollouts",
+    "select * from nightshift.rollout_nights",
+    "select * from predictions.toy_shadow",
+    "select * from nightshift.shadow_toy",
     'select * from nightshift."predictions_toy$2024_01"',
     "select * from nightshift.predictions_toy",
     "delete from predictions.toy",
@@ -343,9 +358,9 @@ def is_refused(connection: psycopg.Connection, statement: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("table", ["promotions", "model_versions", "gate_verdicts"])
+@pytest.mark.parametrize("table", ["promotions", "model_versions", "gate_verdicts", "rollouts"])
 def test_what_is_append_only_refuses_every_change(warehouse: Warehouse, table: str) -> None:
-    for change in ("update {} set job = 'x'", "delete from {}", "truncate {}"):
+    for change in ("update {} set job = 'x'", "delete from {}", "truncate {} cascade"):
         with pytest.raises(errors.RaiseException, match=f"{table} is append-only"):
             warehouse.execute(change.format(f"nightshift.{table}"))
 

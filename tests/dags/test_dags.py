@@ -60,7 +60,11 @@ def run_of(toy: Toy, day: Partition) -> dict[str, Any]:
 
 def test_a_declaration_makes_its_dag_without_heavy_imports(airflow: Airflow) -> None:
     told = airflow.parse()
-    assert told["dags"] == {"toy__score": TASKS, "toy__outcomes": ["evaluate"]}
+    assert told["dags"] == {
+        "toy__score": TASKS,
+        "toy__outcomes": ["evaluate"],
+        "toy__rollout": ["roll_out"],
+    }
     assert (told["errors"], told["heavy"]) == ({}, [])
     assert float(str(told["cpu_seconds"])) < 2
 
@@ -73,7 +77,7 @@ def test_a_broken_declaration_is_an_import_error_of_its_own_and_takes_no_other_j
         shutil.copyfile(file, file.with_name(f"broken.{suffix}"))
     airflow.toy.edit("dags/broken.yaml", "max_quarantined_share: 0.3", "max_quarantined_shar: 0.3")
     told: dict[str, Any] = airflow.parse()
-    assert sorted(told["dags"]) == ["toy__outcomes", "toy__score"]
+    assert sorted(told["dags"]) == ["toy__outcomes", "toy__rollout", "toy__score"]
     (message,) = told["errors"].values()
     assert list(told["errors"]) == ["broken.py"]
     assert "did you mean 'max_quarantined_share'" in message
@@ -156,6 +160,16 @@ def test_mature_days_are_judged_and_the_note_tells_it(airflow: Airflow) -> None:
     assert judged(airflow) == [(day.day, True, 200, 200) for day in (YESTERDAY, NIGHT)]
     (note,) = told["notes"]
     assert "toy: 2 mature days, 2 runs judged, 2 evaluations written" in note
+
+
+def test_a_rollout_is_started_from_a_form_by_who_is_logged_in(airflow: Airflow) -> None:
+    form = {"action": "canary", "version": 2, "share": 0.3, "approved_by": "ana", "reason": "try it"}
+    started, refused = airflow.runs("toy__rollout", form, form | {"approved_by": None})
+    assert (started["state"], refused["state"]) == ("success", "failed")
+    (row,) = airflow.toy.rows("select * from nightshift.rollouts")
+    assert (row["kind"], row["version"], row["share"], row["approved_by"]) == ("canary", 2, 0.3, "ana")
+    (note,) = started["notes"]
+    assert "toy: version 2 as canary for 30.0% of the keys, approved by ana" in note
 
 
 @pytest.mark.soak

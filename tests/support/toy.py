@@ -25,7 +25,7 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from pipeline import steps, training
+from pipeline import rollouts, steps, training
 from pipeline.adapters import ledger, models, versions
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.adapters.migrate import migrate
@@ -33,6 +33,7 @@ from pipeline.adapters.versions import ModelVersion
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
 from pipeline.job import Job
+from pipeline.lifecycle.rollout import Kind, Rollout
 from pipeline.partition import Partition, between
 from pipeline.planning import Request
 from pipeline.settings import Settings
@@ -150,6 +151,15 @@ class Toy:
         """Return to the champion before."""
         with quiet_mlflow():
             training.rollback(self.env, JOB, approved_by="ana", reason="a test")
+
+    def rollout(
+        self, kind: Kind, number: int | None = 2, since: datetime = CHAMPION_SINCE, **given: Any
+    ) -> Rollout:
+        """Let a version run beside the champion."""
+        return rollouts.start(
+            self.env, JOB, kind, version=number, reason="a test", effective_from=since,
+            approved_by="ana", **given,
+        )  # fmt: skip
 
     def version(self, number: int) -> ModelVersion:
         """A registered version."""
