@@ -93,6 +93,15 @@ def in_challenger_arm(
     return positions(rows, key, salt) < share
 
 
+BUCKETS = 20
+"""Groups of keys in each arm, drawn by key: how they differ tells how far two draws of keys may."""
+
+
+def buckets(rows: pa.RecordBatch | pa.Table, key: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Each row's group of keys, from 0; independent of the arms of every rollout."""
+    return (positions(rows, key, "buckets") * BUCKETS).astype(np.int64)
+
+
 def positions(rows: pa.RecordBatch | pa.Table, key: Sequence[str], salt: str) -> npt.NDArray[np.float64]:
     """Where each row's key lies between 0 and 1, uniform over keys and independent between salts."""
     offset = np.frombuffer(hashlib.sha256(salt.encode()).digest()[:8], "<u8")

@@ -360,7 +360,7 @@ def is_refused(connection: psycopg.Connection, statement: str) -> bool:
 
 @pytest.mark.parametrize("table", ["promotions", "model_versions", "rollouts"])
 def test_what_is_append_only_refuses_every_change(warehouse: Warehouse, table: str) -> None:
-    for change in ("update {} set job = 'x'", "delete from {}", "truncate {}"):
+    for change in ("update {} set job = 'x'", "delete from {}", "truncate {} cascade"):
         with pytest.raises(errors.RaiseException, match=f"{table} is append-only"):
             warehouse.execute(change.format(f"nightshift.{table}"))
 
