@@ -196,9 +196,8 @@ def _answered(rows: pa.Table) -> dict[str, Any]:
     return _figures(
         assigned={arm: len(held) for arm, held in of_arm.items()},
         answered={arm: held[held["score_source"] == arm] for arm, held in of_arm.items()},
-        failed=int(
-            of_arm["challenger"]["score_source"].isin(["champion", "previous_model", "baseline"]).sum()
-        ),
+        # Where the champion failed too, a fallback answered everybody: no fault of the challenger.
+        failed=int((of_arm["challenger"]["score_source"] == "champion").sum()),
     ) | {"slice_column": ALL, "slice_value": ALL, "changed": None}
 
 
