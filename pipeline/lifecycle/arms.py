@@ -140,7 +140,7 @@ def compare(nights: Sequence[JudgedNight], declared: Declared, *, ratio_holds: b
         float(np.mean([getattr(night, arm) for night in nights])) if nights else math.nan
         for arm in ("champion", "challenger")
     )
-    lower, upper = bounds.mean - half, bounds.mean + half
+    lower, upper = (bounds.mean - half, bounds.mean + half) if nights else (-math.inf, math.inf)
     conclusion = _conclusion(bounds, lower, upper, declared, ratio_holds=ratio_holds)
     return Comparison(
         nights=len(nights),

@@ -54,6 +54,13 @@ class Rollout:
             raise ValueError(f"rollout {self.rollout_no} is a stop: nothing runs beside the champion")
         return self.version
 
+    @property
+    def draw(self) -> tuple[str, float]:
+        """Salt and share, by which keys are drawn into arms; a shadow and a stop have none."""
+        if self.salt is None or self.share is None:
+            raise ValueError(f"rollout {self.rollout_no} is a {self.kind}, which draws no keys")
+        return self.salt, self.share
+
 
 def timeline(rollouts: Iterable[Rollout]) -> list[Rollout]:
     """The history in the order in which its rows came into force; of one instant, the later row wins."""

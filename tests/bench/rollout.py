@@ -103,7 +103,13 @@ def looks(test: Played) -> dict[str, tuple[int, bool] | None]:
     found: dict[str, tuple[int, bool] | None] = dict.fromkeys(RULES)
     rates, differences = test.rates, np.diff(test.rates, axis=1)[:, 0]
     nights = [
-        JudgedNight(FIRST + timedelta(days=number), *rates[number], test.sums[number], test.counts[number])
+        JudgedNight(
+            FIRST + timedelta(days=number),
+            float(rates[number, 0]),
+            float(rates[number, 1]),
+            test.sums[number],
+            test.counts[number],
+        )
         for number in range(NIGHTS)
     ]
     totals, rows = test.sums.sum(axis=2).cumsum(axis=0), test.counts.sum(axis=2).cumsum(axis=0)
