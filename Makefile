@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring fmt clean
+.PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring bench-rollout \
+	fmt clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -50,6 +51,9 @@ bench: .venv/.installed  ## one night against a plain script, interleaved: make 
 bench-monitoring: .venv/.installed  ## planted faults against the usual rules: make bench-monitoring ARGS="--half tuning"
 	@$(BIN)/nightshift demo --json > /dev/null
 	@PYTHONPATH=tests $(BIN)/python -m bench.monitoring $(ARGS)
+
+bench-rollout: .venv/.installed  ## A/A tests and planted bad canaries, simulated: make bench-rollout ARGS="--tests 2000"
+	@PYTHONPATH=tests $(BIN)/python -m bench.rollout $(ARGS)
 
 fmt: .venv/.installed  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -18,6 +18,7 @@ from pipeline.errors import FatalError
 from pipeline.frames import key_index
 from pipeline.job import Job
 from pipeline.labels import match
+from pipeline.lifecycle.rollout import buckets
 from pipeline.monitoring.quality import Answers, Floats
 from pipeline.run import Run
 
@@ -35,21 +36,24 @@ def read_answers(
     gone or a label is none of the model's output.
     """
     with env.store.workspace() as folder:
-        rows = _predictions(env, run, folder)
-        cut = _slices(env, job, run, rows, slices, folder)
+        rows = predictions_of(env, run, folder)
+        cut = slices_of(env, job, run, rows, slices, folder)
     if len(set(sources := _texts(rows, _SOURCE))) > 1:
         cut = {**cut, _SOURCE: sources}
     decides = job.declaration.model.output == "probability"
+    has_arms = rows.column("arm").null_count < rows.num_rows
     return Answers(
         score=rows.column("score").to_numpy(),
         decision=rows.column("decision").to_numpy().astype(bool) if decides else None,
         label=_labels(job, rows, labels),
         arm=_texts(rows, "arm"),
         slices=cut,
+        bucket=buckets(rows, job.declaration.extract.key) if has_arms else None,
     )
 
 
-def _predictions(env: Environment, run: Run, folder: Path) -> pa.Table:
+def predictions_of(env: Environment, run: Run, folder: Path) -> pa.Table:
+    """The rows that a run published, from its sealed file; raises FatalError when that is gone."""
     try:
         return pq.read_table(env.store.fetch(run_files.predictions_file(env.store, run), folder))
     except FileNotFoundError:
@@ -73,7 +77,7 @@ def _labels(job: Job, rows: pa.Table, labels: pa.Table) -> Floats:
     return label
 
 
-def _slices(
+def slices_of(
     env: Environment, job: Job, run: Run, rows: pa.Table, slices: Sequence[str], folder: Path
 ) -> dict[str, npt.NDArray[Any]]:
     """The columns by which rows are set apart; one that is no key column comes from the run's snapshot."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from pipeline import rollouts
 from pipeline.adapters import outcomes as stored
 from pipeline.adapters import versions
 from pipeline.adapters.versions import ModelVersion
@@ -74,6 +75,8 @@ def evaluate(
         on_day(Partition(day))
     log.info("evaluated", job=job_name, days=len(mature), runs=runs, written=written)
     standing = _told(env, job) if written else ()
+    if written:
+        rollouts.judge(env, job_name)
     return Evaluated(len(mature), runs, written, len(wanted) - len(mature), standing)
 
 

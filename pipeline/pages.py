@@ -82,6 +82,7 @@ def run_values(env: Environment, connection: sa.Connection, run: RunFacts) -> Ru
         version=next((one for one in registered if one.version == run.model_version), None),
         promotions=tuple(reports.promotion_facts(connection, run.job)),
         alerts=tuple(reports.alert_facts(connection, run.job, run.day)),
+        rollout=reports.rollout(connection, run),
     )
 
 

@@ -28,7 +28,7 @@ from pipeline.frames import history_frame
 from pipeline.job import Job, ScoreSource
 from pipeline.lifecycle import fallback
 from pipeline.lifecycle.fallback import Answer, Scores, Step
-from pipeline.lifecycle.rollout import in_challenger_arm
+from pipeline.lifecycle.rollout import Rollout, in_challenger_arm
 from pipeline.monitoring.profiler import Profiler
 from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
@@ -89,17 +89,12 @@ class Scorers:
                 yield step, partial(self._row_steps, rows)
                 return
 
-    def arms(self, rows: pa.RecordBatch) -> pa.Array:
-        """In which arm of the rollout each row is; null without one."""
-        if self.challenger is None:
-            return pa.nulls(rows.num_rows, pa.string())
-        return _ARMS.take(pa.array(self._in_challenger_arm(rows).astype(np.int8)))
+    def arms(self, rollout: Rollout, rows: pa.RecordBatch) -> pa.Array:
+        """In which arm of a rollout each row is, whoever answers it."""
+        return _ARMS.take(pa.array(self._theirs(rollout, rows).astype(np.int8)))
 
-    def _in_challenger_arm(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-        rollout = self.challenger.rollout if self.challenger else None
-        if rollout is None or rollout.salt is None or rollout.share is None:
-            return np.zeros(rows.num_rows, dtype=np.bool_)
-        return in_challenger_arm(rows, self.job.declaration.extract.key, rollout.salt, rollout.share)
+    def _theirs(self, rollout: Rollout, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        return in_challenger_arm(rows, self.job.declaration.extract.key, *rollout.draw)
 
     def _by_arm(self, challenger: Challenger, profiler: Profiler) -> Step:
         """Each row by its arm's version; what the challenger cannot do is a ChallengerError."""
@@ -115,7 +110,7 @@ class Scorers:
             return Answer.of("challenger", scores, version=challenger.version.version)
 
         def answer(rows: pa.RecordBatch) -> Answer:
-            theirs = self._in_challenger_arm(rows)
+            theirs = self._theirs(challenger.rollout, rows)
             answered = Answer.none(rows.num_rows)
             for mask, step in ((~theirs, champion), (theirs, answer_challenger)):
                 chosen = np.flatnonzero(mask)
@@ -278,7 +273,7 @@ def score_part(
         unfit = Unfit.of(run_files.load_verdicts(env.store, run, folder))
         instants = job.instants(run.partition)
         scorers = Scorers(env, job, run, snapshot, versions, folder, challenger)
-        arms = scorers.arms if challenger else None
+        arms = partial(scorers.arms, challenger.rollout) if challenger else None
         for name, prepare in scorers.attempts():
             try:
                 batches = numbered(snapshot.path, part, parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,18 @@ def load_shadow(url: str, run: Run, part: int, schema: pa.Schema, batches: Itera
             )
         _copy(connection, table, schema.append(own), of_part())
         connection.commit()
+
+
+def shadow_rows(url: str, run: Run, key: Sequence[str]) -> pa.Table:
+    """What a shadow said in a run: the key columns, score and decision."""
+    columns = ", ".join([*map(quoted, key), "score", "decision"])
+    statement = (
+        f"select {columns} from {SCHEMA}.{quoted(shadow_table(run.job))} where day = $1 and run_no = $2"
+    )
+    with driver_errors(), dbapi.connect(plain_url(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement, (run.partition.day, run.run_no))
+        found: pa.Table = cursor.fetch_arrow_table()
+        return found
 
 
 def _hold(cursor: dbapi.Cursor, lock: str, run: Run, stage: Stage) -> None:

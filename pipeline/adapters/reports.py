@@ -23,16 +23,20 @@ from pipeline.adapters.tables import (
     pointer,
     promotions,
     quarantine,
+    rollout_nights,
+    rollouts,
     runs,
 )
 from pipeline.adapters.warehouse import quoted
 from pipeline.monitoring.metrics import Metric
 from pipeline.monitoring.report.facts import (
     AlertFacts,
+    ArmsSlice,
     JobFacts,
     PromotionFacts,
     Realised,
     Reason,
+    RolloutFacts,
     RunFacts,
     VerdictFacts,
     VersionFacts,
@@ -167,6 +171,18 @@ def of_run(connection: sa.Connection, run_no: int) -> list[Metric]:
 def realised(connection: sa.Connection, run_no: int) -> list[Realised]:
     """The newest evaluation of a run; nothing while its labels are not there."""
     return [_filled(Realised, row) for row in connection.execute(_OF_RUN, {"run_no": run_no}).mappings()]
+
+
+def rollout(connection: sa.Connection, run: RunFacts) -> RolloutFacts | None:
+    """What ran beside the champion, and how both answered; None without a rollout."""
+    found = connection.execute(sa.select(rollouts).where(rollouts.c.rollout_no == run.rollout_no)).first()
+    if found is None:
+        return None
+    kept = sa.select(rollout_nights).where(rollout_nights.c.run_no == run.run_no)
+    whole = rollout_nights.c.slice_column != "all"
+    ordered = kept.order_by(whole, rollout_nights.c.slice_column, rollout_nights.c.champion_rows.desc())
+    slices = [_filled(ArmsSlice, row) for row in connection.execute(ordered).mappings()]
+    return RolloutFacts(found.kind, found.version, found.share, slices)
 
 
 def scores(connection: sa.Connection, run: RunFacts, before: RunFacts | None) -> Scores | None:

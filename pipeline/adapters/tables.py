@@ -397,7 +397,7 @@ rollout_nights = Table(
     ),
     _given("champion_rows", BigInteger, "Rows of its arm that the champion answered"),
     _given("challenger_rows", BigInteger, "Rows of its arm that the challenger answered"),
-    _given("failed_rows", BigInteger, "Rows of the challenger's arm that another model had to answer"),
+    _given("failed_rows", BigInteger, "Rows of the challenger's arm that the champion had to answer"),
     _given("champion_decisions", BigInteger, "Positive decisions among champion_rows"),
     _given("challenger_decisions", BigInteger, "Positive decisions among challenger_rows"),
     _maybe("champion_mean", Double, "Mean score of champion_rows; null without any"),

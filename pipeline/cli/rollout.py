@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.console import emit, pairs
+from pipeline.cli.console import emit, out, pairs, table
 from pipeline.cli.models import instant
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.environment import Environment
     from pipeline.lifecycle.rollout import Kind, Rollout
+    from pipeline.rollouts import Night, Standing
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,69 @@ def run_rollout_stop(env: Environment, job: str, asked: Asked, *, as_json: bool)
     reason = asked.reason or "stopped by hand"
     stopped = rollouts.stop(env, job, reason=reason, effective_from=asked.since)
     _report(stopped, f"{job}: the champion answers alone", as_json=as_json)
+
+
+def run_rollout_status(env: Environment, job: str, asked: Asked, *, as_json: bool) -> None:
+    """Show how the newest rollout stands: its arms by night, and what they say together."""
+    from pipeline import rollouts
+
+    asked.only("status")
+    found = rollouts.standing(env, job)
+    if found is None:
+        emit(
+            {"job": job, "rollout": None},
+            as_json=as_json,
+            shown=f"{job}: nothing ran beside the champion yet",
+        )
+        return
+    emit({"job": job, **_finite(asdict(found))}, as_json=as_json)
+    if not as_json:
+        out.print(rollouts.told(found.rollout), markup=False)
+        out.print(_state(found), markup=False)
+        head = (
+            "day", "kind", "share", "champion rows", "challenger rows", "failed", "decides yes", "beside",
+            "changed", "ratio p", f"champion {found.metric}", "challenger",
+        )  # fmt: skip
+        out.print(table(None, head, [_cells(night) for night in found.nights]), markup=False)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with null for what is not known or not bounded yet: JSON has neither NaN nor infinity."""
+    return {
+        name: _finite(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not isfinite(value)
+        else value
+        for name, value in values.items()
+    }
+
+
+def _state(found: Standing) -> str:
+    compared = found.comparison
+    state = "running" if found.running else f"ended: {found.ended or 'the champion changed'}"
+    if compared is None:
+        return state
+    return (
+        f"{state}; {compared.conclusion} after {compared.nights} judged nights: {found.metric} differs by "
+        f"{compared.difference:.4g}, between {compared.lower:.4g} and {compared.upper:.4g}"
+    )
+
+
+def _cells(night: Night) -> list[Any]:
+    held = night.answered
+    champion, challenger = (
+        f"{decisions / rows:.1%}" if rows else None
+        for decisions, rows in (
+            (held.champion_decisions, held.champion_rows),
+            (held.challenger_decisions, held.challenger_rows),
+        )
+    )
+    figures = [night.sample_ratio_p, night.champion, night.challenger]
+    return [
+        night.day, night.kind, night.share, held.champion_rows, held.challenger_rows, held.failed_rows,
+        champion, challenger, night.changed, *(None if each is None else f"{each:.4g}" for each in figures),
+    ]  # fmt: skip
 
 
 def _report(row: Rollout, title: str, *, as_json: bool) -> None:

@@ -54,6 +54,13 @@ class Rollout:
             raise ValueError(f"rollout {self.rollout_no} is a stop: nothing runs beside the champion")
         return self.version
 
+    @property
+    def draw(self) -> tuple[str, float]:
+        """Salt and share, by which keys are drawn into arms; a shadow and a stop have none."""
+        if self.salt is None or self.share is None:
+            raise ValueError(f"rollout {self.rollout_no} is a {self.kind}, which draws no keys")
+        return self.salt, self.share
+
 
 def timeline(rollouts: Iterable[Rollout]) -> list[Rollout]:
     """The history in the order in which its rows came into force; of one instant, the later row wins."""
@@ -91,6 +98,15 @@ def in_challenger_arm(
     A larger share takes keys from the champion and gives none back.
     """
     return positions(rows, key, salt) < share
+
+
+BUCKETS = 20
+"""Groups of keys in each arm, drawn by key: how they differ tells how far two draws of keys may."""
+
+
+def buckets(rows: pa.RecordBatch | pa.Table, key: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Each row's group of keys, from 0; independent of the arms of every rollout."""
+    return (positions(rows, key, "buckets") * BUCKETS).astype(np.int64)
 
 
 def positions(rows: pa.RecordBatch | pa.Table, key: Sequence[str], salt: str) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-FindingKind = Literal["structure", "drift", "concept"]
+FindingKind = Literal["structure", "drift", "concept", "rollout"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ OTHER = "(other)"
 UNKNOWN = "(none)"
 """The value of a slice that stands for null."""
 
+BUCKET = "(key bucket)"
+"""The slice column of an arm's groups of keys."""
+
 _BINS = 10
 _MOST_VALUES = 50
 
@@ -40,6 +43,8 @@ class Answers:
     label: Floats
     arm: npt.NDArray[np.object_]
     slices: Mapping[str, npt.NDArray[np.object_]]
+    bucket: npt.NDArray[np.int64] | None = None
+    """Each row's group of keys, where a rollout draws keys into arms."""
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -54,6 +59,7 @@ class Answers:
             self.label[chosen],
             self.arm[chosen],
             {name: values[chosen] for name, values in self.slices.items()},
+            None if self.bucket is None else self.bucket[chosen],
         )
 
 
@@ -73,13 +79,23 @@ class Measured:
 def measure(answers: Answers, output: Output, costs: Costs | None) -> list[Measured]:
     """Quality of all rows, of each arm, and of each value of each slice; `coverage` is always there.
 
-    A slice with more than 50 values is measured by its 50 most frequent ones, the rest together.
+    A slice with more than 50 values is measured by its 50 most frequent ones, the rest together. Of each
+    arm's groups of keys, only the metric that arms are compared by.
     """
+    compared = comparison_metric(output, costs)
     return [
         Measured(arm, column, value, metric, figure, len(part.score), int(part.known.sum()))
-        for arm, column, value, part in _parts(answers)
+        for arm, column, value, part in (*_parts(answers), *_groups(answers))
         for metric, figure in _with_coverage(part, output, costs).items()
+        if column != BUCKET or metric == compared
     ]
+
+
+def comparison_metric(output: Output, costs: Costs | None) -> str:
+    """By which mean over rows arms are compared, the lower the better: cost, else Brier score or error."""
+    if costs:
+        return "cost_per_1000"
+    return "brier" if output == "probability" else "mae"
 
 
 def _parts(answers: Answers) -> Iterator[tuple[str, str, str, Answers]]:
@@ -90,6 +106,15 @@ def _parts(answers: Answers) -> Iterator[tuple[str, str, str, Answers]]:
         grouped = _grouped(values)
         for value in sorted(set(grouped)):
             yield ALL, column, value, answers.take(grouped == value)
+
+
+def _groups(answers: Answers) -> Iterator[tuple[str, str, str, Answers]]:
+    if answers.bucket is None:
+        return
+    for arm in sorted({arm for arm in answers.arm if arm is not None}):
+        of_arm = answers.arm == arm
+        for number in np.unique(answers.bucket[of_arm]):
+            yield arm, BUCKET, f"{number:02d}", answers.take(of_arm & (answers.bucket == number))
 
 
 def _grouped(values: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:

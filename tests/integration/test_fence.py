@@ -42,8 +42,8 @@ _MOMENTS = {
     "sealed": [b"rows_withheld=", b"COMMIT"],
     "flip": [_FLIP],
     "flipped": [_FLIP, b"COMMIT"],
-    "parquet": [b"pg_advisory_xact_lock"],
-    "shown": [b"pg_advisory_xact_lock", b"COMMIT"],
+    "parquet": [b"nightshift parquet"],
+    "shown": [b"nightshift parquet", b"COMMIT"],
 }
 """What a night sends at its turning points."""
 

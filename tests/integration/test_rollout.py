@@ -157,6 +157,9 @@ def test_where_both_fail_the_declared_chain_answers(toy: Toy) -> None:
     Path(toy.version(number).model_uri).unlink()
     record = toy.night()
     assert (record["score_sources"], record["degraded"]) == ({"previous_model": 200}, True)
+    assert toy.query("select count(*) from nightshift.rollouts") == [(1,)], (
+        "it was not the challenger's fault"
+    )
     assert [told.split(" ")[0] for told in record["warnings"]] == ["champion"]
 
 

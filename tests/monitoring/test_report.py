@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from support.reports import PageReader
 
 from pipeline.monitoring.dictionary import PARTS
 from pipeline.monitoring.report.axes import figure, nice_ticks, tick_text
+from pipeline.monitoring.report.facts import ArmsSlice, RolloutFacts
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.lines import Series, line_chart
 from pipeline.monitoring.report.links import NO_LINKS, Links
@@ -234,3 +236,28 @@ def test_bars_are_shares_so_that_nights_of_any_size_compare() -> None:
     assert {bar.y for bar in drawn.bars} == {
         float(place.split(",")[1]) for place in drawn.outline[1:].split(" L")
     }
+
+
+SHADOWED = ArmsSlice("all", "all", 200, 200, 0, 50, 62, 0.41, 0.44, changed=14)
+
+
+def with_rollout(*slices: ArmsSlice, kind: Literal["shadow", "canary"] = "shadow") -> str:
+    share = None if kind == "shadow" else 0.1
+    return run_html(built.run_page(rollout=RolloutFacts(kind, 2, share, slices)), NO_LINKS)
+
+
+def test_a_shadow_tells_what_it_would_have_decided_otherwise_by_slice() -> None:
+    html = with_rollout(
+        SHADOWED, replace(SHADOWED, slice_column="kind", slice_value="<b>", champion_rows=70, changed=7)
+    )
+    assert "Version 2 ran as a shadow" in html
+    assert "<dd>14<small>7.0 %</small></dd>" in html
+    assert "kind &lt;b&gt;" in html
+    assert "Beside the champion" not in shown_run(None)
+
+
+def test_a_canary_tells_who_answered_how_many() -> None:
+    html = with_rollout(replace(SHADOWED, failed_rows=5, changed=None), kind="canary")
+    assert "Version 2 answered 10.0 % of the keys, as a canary." in html
+    assert "<dt>Not answered by it</dt><dd>5</dd>" in html
+    assert "How it answered: not measured yet." in with_rollout(kind="canary")

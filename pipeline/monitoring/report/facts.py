@@ -93,6 +93,7 @@ class RunFacts:
     cpu_seconds: float
     peak_memory_mb: float
     parts: int | None
+    rollout_no: int | None = None
 
     @property
     def shown_as(self) -> Status:
@@ -117,6 +118,32 @@ class Reason:
     rule: str
     column: str | None
     rows: int
+
+
+@dataclass(frozen=True)
+class ArmsSlice:
+    """How champion and challenger answered the rows of one slice; `changed` is None but in a shadow."""
+
+    slice_column: str
+    slice_value: str
+    champion_rows: int
+    challenger_rows: int
+    failed_rows: int
+    champion_decisions: int
+    challenger_decisions: int
+    champion_mean: float | None
+    challenger_mean: float | None
+    changed: int | None
+
+
+@dataclass(frozen=True)
+class RolloutFacts:
+    """What ran beside the champion in a run, and how both answered: all rows first, then each slice."""
+
+    kind: Literal["shadow", "canary", "ab"]
+    version: int
+    share: float | None
+    slices: Sequence[ArmsSlice]
 
 
 @dataclass(frozen=True)

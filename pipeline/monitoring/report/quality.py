@@ -47,9 +47,9 @@ def slices(realised: Iterable[Realised], output: str | None) -> list[Slices]:
     """Arms, then each declared column."""
     by_column: dict[str, dict[str, list[Realised]]] = {}
     for one in realised:
-        if one.arm != ALL:
+        if one.arm != ALL and one.slice_column == ALL:
             by_column.setdefault("arm", {}).setdefault(one.arm, []).append(one)
-        elif one.slice_column != ALL:
+        elif one.arm == ALL and one.slice_column != ALL:
             by_column.setdefault(one.slice_column, {}).setdefault(one.slice_value, []).append(one)
     return [_slices(column, by_value, output) for column, by_value in by_column.items()]
 

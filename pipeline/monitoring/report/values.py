@@ -14,6 +14,7 @@ from pipeline.monitoring.report.facts import (
     PromotionFacts,
     Realised,
     Reason,
+    RolloutFacts,
     RunFacts,
     Status,
     TableFacts,
@@ -92,6 +93,8 @@ class RunPage:
     version: VersionFacts | None
     promotions: tuple[PromotionFacts, ...]
     alerts: tuple[AlertFacts, ...]
+    rollout: RolloutFacts | None = None
+    """None where nothing ran beside the champion."""
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def upgrade() -> None:
         _column("champion_rows", sa.BigInteger(), "Rows of its arm that the champion answered"),
         _column("challenger_rows", sa.BigInteger(), "Rows of its arm that the challenger answered"),
         _column(
-            "failed_rows", sa.BigInteger(), "Rows of the challenger's arm that another model had to answer"
+            "failed_rows", sa.BigInteger(), "Rows of the challenger's arm that the champion had to answer"
         ),
         _column("champion_decisions", sa.BigInteger(), "Positive decisions among champion_rows"),
         _column("challenger_decisions", sa.BigInteger(), "Positive decisions among challenger_rows"),

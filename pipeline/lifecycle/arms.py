@@ -1,0 +1,189 @@
+"""Champion and challenger compared by night: what stops a canary and ends an A/B test.
+
+Arms are drawn by key and stay, so two things are left to chance: which keys each arm has, once for all
+nights, and what each night brings. A bound over nights alone takes the first for a difference of the models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from pipeline.job import Rollout as Declared
+from pipeline.lifecycle.sequence import Bounds, mean_bounds
+
+Floats = npt.NDArray[np.float64]
+Conclusion = Literal["better", "worse", "no difference found", "not enough nights", "sample ratio broken"]
+
+SAMPLE_RATIO_P = 0.001
+"""Below it, a night's arms are not of their declared share: 1.5 % of A/A tests of 60 nights, not 33 %."""
+_SURELY = 3.29  # standard errors: p = .001, two-sided
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How the arms of one night answered, before any label: rows, and the scores of those answered."""
+
+    champion_assigned: int
+    challenger_assigned: int
+    champion_rows: int
+    challenger_rows: int
+    failed_rows: int
+    champion_decisions: int
+    challenger_decisions: int
+    champion_mean: float | None
+    challenger_mean: float | None
+    champion_std: float | None
+    challenger_std: float | None
+
+
+@dataclass(frozen=True)
+class JudgedNight:
+    """What the arms of one night cost, the lower the better; a mean over labelled rows.
+
+    sums and counts: float64 (2, BUCKETS), of the champion's and the challenger's groups of keys.
+    """
+
+    day: date
+    champion: float
+    challenger: float
+    sums: Floats
+    counts: Floats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference, challenger less champion, and what it says; `lower` and `upper` hold on all nights."""
+
+    nights: int
+    champion: float
+    challenger: float
+    difference: float
+    lower: float
+    upper: float
+    conclusion: Conclusion
+    stops: bool
+    """Whether a canary must be stopped: it is worse by more than the declared margin."""
+
+
+def sample_ratio_p(night: Answered, share: float) -> float:
+    """The chance that arms of this share are as uneven as these, or more: an exact binomial test."""
+    rows = night.champion_assigned + night.challenger_assigned
+    return float(stats.binomtest(night.challenger_assigned, rows, share).pvalue) if rows else 1.0
+
+
+def night_faults(night: Answered, declared: Declared) -> list[str]:
+    """Why the challenger must stop at once, without any label, in sentences.
+
+    Both arms are of one night, and their keys drawn at random, so rows are the unit here: only a gap that is
+    surely wider than declared counts.
+    """
+    faults = []
+    asked = night.challenger_rows + night.failed_rows
+    if asked and night.failed_rows / asked > declared.max_failed_share:
+        faults.append(f"the challenger did not answer {night.failed_rows} of its {asked} rows")
+    if not (night.champion_rows and night.challenger_rows):
+        return faults
+    champion, challenger = (
+        night.champion_decisions / night.champion_rows,
+        night.challenger_decisions / night.challenger_rows,
+    )
+    spread = math.hypot(
+        _binary_error(champion, night.champion_rows), _binary_error(challenger, night.challenger_rows)
+    )
+    if abs(challenger - champion) - _SURELY * spread > declared.max_decision_gap:
+        faults.append(
+            f"the challenger decides yes in {challenger:.1%} of its rows, the champion in {champion:.1%}: "
+            f"more than {declared.max_decision_gap:.1%} apart"
+        )
+    return faults + _score_faults(night, declared.max_score_gap)
+
+
+def _binary_error(share: float, rows: int) -> float:
+    # Of all or none, the error is not nothing: one more row of each kind (Agresti and Coull 1998).
+    smoothed = (share * rows + 2) / (rows + 4)
+    return math.sqrt(smoothed * (1 - smoothed) / (rows + 4))
+
+
+def _score_faults(night: Answered, gap: float | None) -> list[str]:
+    if gap is None or night.champion_mean is None or night.challenger_mean is None:
+        return []
+    spread = math.hypot(
+        (night.champion_std or 0.0) / math.sqrt(night.champion_rows),
+        (night.challenger_std or 0.0) / math.sqrt(night.challenger_rows),
+    )
+    if abs(night.challenger_mean - night.champion_mean) - _SURELY * spread <= gap:
+        return []
+    return [
+        f"the challenger's mean score is {night.challenger_mean:.4g}, the champion's "
+        f"{night.champion_mean:.4g}: more than {gap:.4g} apart"
+    ]
+
+
+def compare(nights: Sequence[JudgedNight], declared: Declared, *, ratio_holds: bool = True) -> Comparison:
+    """Compare the arms over judged nights, in any order, at any number of looks.
+
+    Half of `declared.error` is for the nights, a confidence sequence on their differences; half for the draw
+    of keys, which is made once: a t-bound from the groups of keys in each arm.
+    """
+    differences = np.array([night.challenger - night.champion for night in nights])
+    bounds = mean_bounds(differences, declared.error / 2, declared.max_nights)
+    half = bounds.upper - bounds.mean + _keys_half_width(nights, declared.error / 2)
+    champion, challenger = (
+        float(np.mean([getattr(night, arm) for night in nights])) if nights else math.nan
+        for arm in ("champion", "challenger")
+    )
+    lower, upper = (bounds.mean - half, bounds.mean + half) if nights else (-math.inf, math.inf)
+    conclusion = _conclusion(bounds, lower, upper, declared, ratio_holds=ratio_holds)
+    return Comparison(
+        nights=len(nights),
+        champion=champion,
+        challenger=challenger,
+        difference=bounds.mean,
+        lower=lower,
+        upper=upper,
+        conclusion=conclusion,
+        stops=conclusion == "worse" and lower > declared.margin * abs(champion),
+    )
+
+
+def _conclusion(
+    bounds: Bounds, lower: float, upper: float, declared: Declared, *, ratio_holds: bool
+) -> Conclusion:
+    if not ratio_holds:
+        return "sample ratio broken"
+    if bounds.nights < declared.min_nights:
+        return "not enough nights"
+    if lower > 0:
+        return "worse"
+    if upper < 0:
+        return "better"
+    return "no difference found" if bounds.nights >= declared.max_nights else "not enough nights"
+
+
+def _keys_half_width(nights: Sequence[JudgedNight], error: float) -> float:
+    """How far the arms may differ by their keys alone, from groups of keys over all nights together."""
+    if not nights:
+        return math.inf
+    sums = np.sum([night.sums for night in nights], axis=0)
+    counts = np.sum([night.counts for night in nights], axis=0)
+    variance, freedom = 0.0, 0
+    for total, rows in zip(sums, counts, strict=True):
+        held = rows > 0
+        groups = int(held.sum())
+        if groups < 2:
+            return math.inf
+        weights = rows[held] / rows.sum()
+        means = total[held] / rows[held]
+        around = means - (weights * means).sum()
+        # The linearised variance of a ratio of totals over groups drawn independently.
+        variance += groups / (groups - 1) * float((weights**2 * around**2).sum())
+        freedom += groups - 1
+    return float(stats.t.ppf(1 - error / 2, freedom)) * math.sqrt(variance)

@@ -1,0 +1,194 @@
+"""What stops a rollout by itself, before labels and after them, and what its owner is told."""
+
+from __future__ import annotations
+
+import gc
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pytest
+import structlog
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
+from typer.testing import CliRunner
+
+from pipeline import rollouts
+from pipeline.cli.main import app
+from pipeline.outcomes import evaluate
+from pipeline.partition import Partition, between
+
+pytestmark = pytest.mark.integration
+
+NIGHTS = list(between(Partition.parse("2024-01-22"), Partition.parse("2024-01-27")))
+OUTCOMES = """outcomes:
+  label: sold
+  slices: [kind]
+  costs: {currency: EUR, false_alarm: 2, miss: 7}
+"""
+
+
+@pytest.fixture
+def shop(toy: Toy) -> Toy:
+    """The toy job with costs and slices, and few nights until a conclusion."""
+    toy.edit("dags/toy.yaml", "outcomes:\n  label: sold\n", OUTCOMES)
+    toy.edit("dags/toy.yaml", "train: {", "rollout: {min_nights: 5, max_decision_gap: 0.9}\n\ntrain: {")
+    return toy
+
+
+def by_kind(toy: Toy, **sold: bool) -> int:
+    """A version that looks at the kind alone and takes these to be sold; its number."""
+    columns = ColumnTransformer([("kind", OneHotEncoder(), ["kind"])])
+    frame = pd.DataFrame({"kind": list(sold) * 20})
+    model: Pipeline = make_pipeline(columns, LogisticRegression(C=100.0))
+    return toy.register(model.fit(frame, list(sold.values()) * 20), like=2)
+
+
+def never(toy: Toy) -> int:
+    """A version that takes nothing to be sold; its number."""
+    columns = ColumnTransformer([("kind", OneHotEncoder(handle_unknown="ignore"), ["kind"])])
+    model = make_pipeline(columns, LogisticRegression())
+    model.fit(pd.DataFrame({"kind": ["ball", "doll", "kite"] * 2}), [False, True] * 3)
+    model[-1].intercept_ -= 5.0
+    return toy.register(model, like=2)
+
+
+def history(toy: Toy) -> list[dict[str, Any]]:
+    return toy.rows("select * from nightshift.rollouts order by rollout_no")
+
+
+def alerts(toy: Toy) -> list[dict[str, Any]]:
+    return toy.rows("select * from nightshift.alerts where kind = 'rollout'")
+
+
+def command(toy: Toy, *words: str) -> Any:
+    with quiet_mlflow():
+        result = CliRunner().invoke(app, ["rollout", "toy", *words, "--json"], env=toy.variables)
+        gc.collect()  # otherwise the end of its process closes the command's connections
+    structlog.reset_defaults()
+    return json.loads(result.stdout)
+
+
+def test_answers_of_another_kind_stop_a_canary_on_its_first_night(toy: Toy) -> None:
+    toy.rollout("canary", by_kind(toy, ball=True, doll=True, kite=False), share=0.5)
+    toy.edit("dags/toy.yaml", "train: {", "rollout: {max_decision_gap: 0.01}\n\ntrain: {")
+    toy.execute("update source.toy set kind = 'ball', amount = 1 where day = %s", NIGHT.day)
+    first = toy.night()
+    started, stopped = history(toy)
+    assert (stopped["kind"], stopped["stops"], stopped["actor"]) == (
+        "stop",
+        started["rollout_no"],
+        "nightshift",
+    )
+    assert "On 2024-01-25, the challenger decides yes in 100.0% of its rows" in stopped["reason"]
+    assert toy.night(NIGHT.next())["rollout_no"] is None
+    assert first["status"] == "published"
+    (alert,) = alerts(toy)
+    assert alert["cause"] == f"canary of version 3 stopped, rollout {started['rollout_no']}"
+    assert "The champion answers alone from the next night on." in alert["message"]
+    assert "Toys, toys-oncall@example.com" in alert["message"]
+
+
+def test_a_challenger_that_fails_is_stopped_at_once_and_told_once(toy: Toy) -> None:
+    toy.rollout("canary", toy.register_like(2, model_sha256="0" * 64), share=0.3)
+    toy.night(YESTERDAY)
+    assert [row["kind"] for row in history(toy)] == ["canary", "stop"]
+    assert "did not answer" in history(toy)[-1]["reason"]
+    toy.night()
+    assert len(alerts(toy)) == 1
+
+
+def test_a_shadow_is_never_stopped_and_its_changes_are_counted_by_slice(shop: Toy) -> None:
+    shop.rollout("shadow", by_kind(shop, ball=True, doll=True, kite=False))
+    shop.night()
+    assert [row["kind"] for row in history(shop)] == ["shadow"]
+    kept = shop.rows("select * from nightshift.rollout_nights")
+    changed = {(row["slice_column"], row["slice_value"]): row["changed"] for row in kept}
+    rows = shop.rows(
+        "select kind, shadow.decision <> champion_decision as changed from predictions.toy_shadow shadow "
+        "join source.toy on toy.day = shadow.day and toy.id = shadow.id"
+    )
+    expected = {("all", "all"): sum(row["changed"] for row in rows)}
+    expected |= {
+        ("kind", kind): sum(row["changed"] for row in rows if row["kind"] == kind)
+        for kind in ("ball", "doll", "kite")
+    }
+    assert changed == expected
+    assert 0 < changed["all", "all"] < 200
+    (night,) = command(shop, "status")["nights"]
+    assert night["changed"] == changed["all", "all"]
+
+
+def test_a_canary_that_costs_more_is_stopped_by_its_outcomes_and_the_champion_restored(shop: Toy) -> None:
+    opposite = never(shop)
+    shop.rollout("canary", opposite, share=0.5)
+    for day in NIGHTS[:4]:
+        shop.night(day)
+    evaluate(shop.env, "toy")
+    assert len(history(shop)) == 1, "too few nights"
+    for day in NIGHTS[4:]:
+        shop.night(day)
+    before = command(shop, "status")
+    assert before["comparison"]["nights"] == 4
+    evaluate(shop.env, "toy")
+    told = command(shop, "status")
+    assert told["running"] is False
+    assert (told["comparison"]["conclusion"], told["comparison"]["nights"]) == ("worse", 6)
+    assert 0 < told["comparison"]["lower"] < told["comparison"]["difference"]
+    started, stopped = history(shop)
+    assert (stopped["stops"], stopped["actor"]) == (started["rollout_no"], "nightshift")
+    assert "Over 6 nights, cost_per_1000 of the challenger was" in stopped["reason"]
+    evaluate(shop.env, "toy")
+    assert (len(history(shop)), len(alerts(shop))) == (2, 1)
+    assert shop.night(NIGHTS[-1].next())["rollout_no"] is None
+
+
+def test_an_equal_canary_and_an_ab_test_of_a_worse_one_go_on(shop: Toy) -> None:
+    shop.rollout("canary", shop.register_like(1), share=0.5)
+    for day in NIGHTS:
+        shop.night(day)
+    evaluate(shop.env, "toy")
+    found = rollouts.standing(shop.env, "toy")
+    assert found is not None
+    assert found.running
+    assert found.comparison is not None
+    assert found.comparison.conclusion == "not enough nights"
+    assert [night.sample_ratio_p is not None for night in found.nights] == [True] * 6
+
+
+def test_arms_that_are_not_of_their_share_block_the_conclusion(shop: Toy) -> None:
+    shop.rollout("ab", never(shop), share=0.5)
+    for day in NIGHTS:
+        shop.night(day)
+    evaluate(shop.env, "toy")
+    assert command(shop, "status")["comparison"]["conclusion"] == "worse"
+    assert [row["kind"] for row in history(shop)] == ["ab"], "an A/B test concludes and changes nothing"
+    shop.execute("update nightshift.rollout_nights set challenger_assigned = 20 where day = %s", NIGHT.day)
+    assert command(shop, "status")["comparison"]["conclusion"] == "sample ratio broken"
+
+
+def test_the_command_starts_goes_on_and_stops(toy: Toy) -> None:
+    started = command(toy, "shadow", "--version", "2", "--reason", "look")
+    assert (started["kind"], started["version"], started["approved_by"]) == ("shadow", 2, None)
+    grown = command(toy, "canary", "--approved-by", "ana", "--share", "0.2")
+    assert (grown["salt"], grown["version"], grown["share"]) == (started["salt"], 2, 0.2)
+    refused = command(toy, "ab")
+    assert refused["error"] == "UsageError"
+    assert "--approved-by must name an approver" in refused["message"]
+    assert "takes no --share" in command(toy, "stop", "--share", "0.2")["message"]
+    assert command(toy, "stop", "--reason", "enough")["stops"] == grown["rollout_no"]
+    assert command(toy, "status")["running"] is False
+
+
+def test_a_rollout_of_old_nights_is_judged_too(shop: Toy) -> None:
+    """2013 is scored today: every night is judged in hindsight, and a bad canary is stopped all the same."""
+    since = datetime(2024, 1, 21, tzinfo=UTC)
+    shop.rollout("canary", never(shop), since=since, share=0.5)
+    for day in NIGHTS:
+        shop.night(day, policy="as-of", trigger="backfill")
+    evaluate(shop.env, "toy")
+    assert [row["kind"] for row in history(shop)] == ["canary", "stop"]
