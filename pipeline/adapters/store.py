@@ -119,6 +119,16 @@ class Store:
                 shutil.copyfileobj(opened, written, _BLOCK)
             self.seal(local, target)
 
+    def remove(self, target: UPath) -> None:
+        """Take a file away; one that is gone already is no fault."""
+        with suppress(FileNotFoundError):
+            if self.is_local:
+                final = Path(target.path)
+                final.unlink()
+                _sync(final.parent)
+            else:
+                target.fs.rm_file(target.path)
+
     def fetch(self, source: UPath, folder: Path) -> Path:
         """A local path of a stored file: the file itself, or a copy in `folder`."""
         if self.is_local:

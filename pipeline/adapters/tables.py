@@ -132,7 +132,7 @@ runs = Table(
     _given("job", Text, "Name of the job"),
     _given("day", Date, "Business day that the run scores"),
     _given("token", BigInteger, "Grows with every run of a (job, day); the highest one is shown"),
-    _given("status", Text, "running, published, failed or superseded"),
+    _given("status", Text, "running, published, failed, superseded or withdrawn"),
     _given("stage", Text, "The last stage that was finished"),
     _given("degraded", Boolean, "Whether any row was answered by a fallback", "false"),
     _given("trigger", Text, "manual, scheduled, asset or backfill"),
@@ -167,7 +167,9 @@ runs = Table(
     _given("peak_memory_mb", Double, "Highest resident memory of any stage's process, MiB", "0"),
     _maybe("parts", Integer, "Shards among which the rows are scored"),
     UniqueConstraint("run_id"),
-    CheckConstraint("status in ('running', 'published', 'failed', 'superseded')", name="runs_status"),
+    CheckConstraint(
+        "status in ('running', 'published', 'failed', 'superseded', 'withdrawn')", name="runs_status"
+    ),
     CheckConstraint(
         "stage in ('planned', 'extracted', 'validated', 'scored', 'sealed', 'published')",
         name="runs_stage",
@@ -243,6 +245,22 @@ publications = Table(
     Index("publications_current", "job", "day", unique=True, postgresql_where=text("superseded_at is null")),
     Index("publications_run", "run_no"),
     comment="Every publish of a (job, day) and until when it was current",
+)
+
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    _given("job", Text, "Name of the job"),
+    _given("day", Date, "Business day"),
+    _given("token", BigInteger, "Token that the change was made with"),
+    _of_run("Run that was taken back", nullable=False),
+    _maybe("restored_run_no", BigInteger, "Run that readers see instead; null for none"),
+    _given("withdrawn_at", _INSTANT, "When readers ceased to see the run"),
+    _given("actor", Text, "Who ran the command"),
+    _maybe("approved_by", Text, "Which declared approver agreed; null where none was named"),
+    _given("reason", Text, "Why"),
+    PrimaryKeyConstraint("job", "day", "token"),
+    comment="Published runs that were taken back, by whom and why; append-only",
 )
 
 alerts = Table(

@@ -1,4 +1,4 @@
-"""Commands of a model's life: train, promote, roll back."""
+"""Commands of a model's life: train, promote, roll back, take a day back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import guarded
-from pipeline.cli.options import Approver, AsJson, First, JobName, Last, Reason, environment
+from pipeline.cli.options import Approver, AsJson, Day, First, JobName, Last, Reason, environment
 
 app = typer.Typer()
 
@@ -69,3 +69,20 @@ def rollback(
     from pipeline.cli.models import run_rollback
 
     run_rollback(environment(), job, approved_by, reason, as_json=as_json)
+
+
+@app.command()
+@guarded
+def unpublish(
+    job: JobName,
+    day: Day,
+    approved_by: Annotated[
+        str | None, typer.Option("--approved-by", metavar="WHO", help="A declared approver who agreed.")
+    ] = None,
+    reason: Reason = "unpublished",
+    as_json: AsJson = False,
+) -> None:
+    """Take a day's published run back: readers see the one before it, or no rows where there is none."""
+    from pipeline.cli.models import run_unpublish
+
+    run_unpublish(environment(), job, day, approved_by, reason, as_json=as_json)

@@ -18,11 +18,12 @@ STATUS: Mapping[Status, str] = {
     "failed": "failed",
     "running": "running",
     "superseded": "superseded",
+    "withdrawn": "withdrawn",
     "missing": "missing",
 }
 SIGN: Mapping[Status, str] = {
     "ok": "✓", "warned": "!", "degraded": "~",
-    "failed": "×", "running": "…", "superseded": "»", "missing": "○",
+    "failed": "×", "running": "…", "superseded": "»", "withdrawn": "↩", "missing": "○",
 }  # fmt: skip
 """What tells states apart beside their colour."""
 
@@ -102,6 +103,8 @@ def headline(run: RunFacts) -> str:
         return f"The run is at work, or was cut off; the last finished stage is “{run.stage}”."
     if run.status == "superseded":
         return "A newer run of the day was published first, so this one was not: no failure."
+    if run.status == "withdrawn":
+        return "The run was published and taken back: readers do not see it any more."
     answered = (
         f"{count(run.rows_scored)} of {count(run.rows_in)} rows were scored by version {run.model_version}"
     )
