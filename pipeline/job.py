@@ -22,7 +22,7 @@ ColumnType = Literal[
 """A column's type at the typed boundary; a trailing `?` allows nulls. Timestamps are UTC instants."""
 
 BadRowStep = Literal["rule", "carried_forward", "default"]
-ModelFailureStep = Literal["previous_model", "baseline", "carried_forward", "default"]
+ModelFailureStep = Literal["previous_model", "baseline", "rule", "carried_forward", "default"]
 ScoreSource = Literal[
     "champion", "challenger", "previous_model", "baseline", "rule", "carried_forward", "default"
 ]
@@ -163,6 +163,8 @@ class Fallback(Part):
 
     bad_row: Annotated[tuple[BadRowStep, ...], Distinct] = ()
     model_failure: Annotated[tuple[ModelFailureStep, ...], Distinct] = ()
+    rule_sql: Text | None = None
+    """The rule as one SQL expression over a row's columns, null where it has no answer; else rule_scores."""
     carried_forward: CarriedForward | None = _JUDGED
     default: Score | None = _JUDGED
 

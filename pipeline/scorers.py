@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features, rule_scores
 from pipeline.scoring.score import predict
+from pipeline.scoring.sql_rule import sql_rule_scores
 from pipeline.shard import Unfit, numbered, predictions, write_part
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Scorers:
     snapshot: Snapshot
     versions: Sequence[ModelVersion]
     folder: Path
+    warnings: list[str] = field(default_factory=list)
+    """Which steps did not answer, and why; batches at once append to it."""
 
     def attempts(self) -> Iterator[tuple[str, Callable[[Profiler], Step]]]:
         """What may answer good rows, best first: a model alone, then the row-wise steps together."""
@@ -81,16 +84,25 @@ class Scorers:
     def _row_step(self, name: str) -> Step:
         declared = self.job.declaration.fallback
         if name == "rule":
-            return fallback.rule(self._rule_scores)
+            return fallback.unless_it_fails("rule", fallback.rule(self._rule_scores), self.warn)
         if name == "carried_forward":
             return self._carried_forward
         if declared.default is None:
             raise FatalError("fallback.default must be declared for the step default")
         return fallback.default(declared.default)
 
+    def warn(self, warning: str) -> None:
+        """Tell once that a step did not answer."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+            log.warning("answerer failed", warning=warning)
+
     def _rule_scores(self, rows: pa.RecordBatch) -> Scores:
         version = self.versions[0]
         output = self.job.declaration.model.output
+        expression = self.job.declaration.fallback.rule_sql
+        if expression is not None:
+            return sql_rule_scores(self.job.name, expression, rows, version.extract.columns, output)
         return rule_scores(feature_code(version), rows, version.extract.columns, output)
 
     def _carried_forward(self, rows: pa.RecordBatch) -> Answer:
@@ -138,7 +150,7 @@ class Scorers:
             else (version.model_uri, version.model_sha256)
         )
         try:
-            file = registry.fetch(uri, self.folder)
+            file = registry.fetch(uri, self.folder, self.env.registry_url)
         except OSError as error:
             raise ModelError(
                 f"the artifact of version {version.version} must be readable; got {type(error).__name__}"
@@ -152,7 +164,13 @@ def feature_code(version: ModelVersion) -> FeatureCode:
     if hashlib.sha256(source.encode()).hexdigest() != version.feature_source_sha256:
         raise ModelError(f"the feature source of version {version.version} must be the registered one")
     queries = tuple(sorted(feeding_queries(version.extract, version.history).items()))
-    return _feature_code(version.job, source, queries)
+    code = _feature_code(version.job, source, queries)
+    if code.version != version.feature_version:
+        raise ModelError(
+            f"the features of version {version.version} must be the registered ones, "
+            f"{version.feature_version}; its source and queries make {code.version}"
+        )
+    return code
 
 
 @lru_cache(maxsize=8)
@@ -167,7 +185,6 @@ def score_part(
 
     Raises the champion's error when nobody else may answer.
     """
-    warnings: list[str] = []
     failures: list[Exception] = []
     with env.store.workspace() as folder:
         snapshot = run_files.sealed_snapshot(env.store, run, folder)
@@ -183,8 +200,7 @@ def score_part(
                 write_part(env, job, run, part, stream, profiler, folder)
             except (ModelError, FeatureError) as error:
                 failures.append(error)
-                warnings.append(f"{name} did not answer: {error}")
-                log.warning("answerer failed", answerer=name, error=str(error))
+                scorers.warn(f"{name} did not answer: {error}")
             else:
-                return warnings
+                return scorers.warnings
     raise failures[0]
