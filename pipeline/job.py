@@ -190,6 +190,21 @@ class Publish(Part):
         return self
 
 
+class Retention(Part):
+    """For how many days after their end runs that readers do not see are kept; for ever where it is not said.
+
+    What readers see, what `nightshift unpublish` would restore, what is not judged yet and what is at work
+    is never pruned; the runs table and all that was measured stay.
+    """
+
+    replaced_days: Annotated[int, Field(ge=1)] | None = None
+    """Runs that readers saw once: rows and files."""
+    unpublished_days: Annotated[int, Field(ge=1)] | None = None
+    """Runs that readers never saw, failed or superseded: rows and files."""
+    snapshots_days: Annotated[int, Field(ge=1)] | None = None
+    """Of all of these, only the snapshot and the parts: the run's own Parquet file and its rows stay."""
+
+
 class Monitor(Part):
     """What a night's data is compared with, and how often an alert may be a false one."""
 
@@ -265,6 +280,7 @@ class Declaration(Part):
     model: Model
     fallback: Fallback = Fallback()
     publish: Publish = Publish()
+    retention: Retention = Retention()
     monitor: Monitor = Monitor()
     outcomes: Outcomes | None = None
     train: Train = Train()

@@ -71,6 +71,7 @@ def run_named(env: Environment, run_id: str) -> Run:
         found = ledger.find(connection, run_id)
     if found is None:
         raise UsageError(f"run {run_id!r} must have been planned; there is none of that name")
+    ledger.refuse_pruned(found)
     return ledger.as_run(found)
 
 

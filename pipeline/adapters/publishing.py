@@ -134,8 +134,7 @@ def withdraw(connection: sa.Connection, run: Run, why: Withdrawal) -> int | None
             "more. Look at `nightshift status`, then unpublish again"
         )
     connection.execute(sa.update(runs).filter_by(run_no=run.run_no).values(status="withdrawn"))
-    before = sa.select(runs.c.run_no).filter_by(**here, status="published").order_by(runs.c.token.desc())
-    restored = connection.execute(before.limit(1)).scalar_one_or_none()
+    restored = connection.execute(newest_published(run.job, run.partition)).scalar_one_or_none()
     token = held.last_token + 1
     moved = connection.execute(
         sa.update(pointer)
@@ -160,6 +159,16 @@ def withdraw(connection: sa.Connection, run: Run, why: Withdrawal) -> int | None
         )
     )
     return restored
+
+
+def newest_published(job: str, partition: Partition, besides: int | None = None) -> sa.Select[tuple[int]]:
+    """The number of a day's newest run, `besides` one, that was published, not taken back and not pruned."""
+    statement = sa.select(runs.c.run_no).filter_by(
+        job=job, day=partition.day, status="published", pruned_at=None
+    )
+    if besides is not None:
+        statement = statement.where(runs.c.run_no != besides)
+    return statement.order_by(runs.c.token.desc()).limit(1)
 
 
 _LATER = sa.func.greatest(

@@ -144,7 +144,7 @@ runs = Table(
     _given("feature_version", Text, "Hash of the feature code and of the queries it reads"),
     _given("model_policy", Text, "How the model version was chosen"),
     _given("code_version", Text, "Commit of the project, or version of the package"),
-    _maybe("snapshot_uri", Text, "Folder of the run's immutable files"),
+    _maybe("snapshot_uri", Text, "Folder of the run's immutable files; null once its snapshot is pruned"),
     _maybe("snapshot_fingerprint", Text, "sha256 of the content read: rows, history, parameters"),
     _maybe("proved", Boolean, "Whether count(*) and rows read agree in one transaction"),
     _maybe("bytes_read", BigInteger, "Arrow bytes read from the source"),
@@ -166,6 +166,8 @@ runs = Table(
     _given("cpu_seconds", Double, "CPU seconds of all stages and attempts", "0"),
     _given("peak_memory_mb", Double, "Highest resident memory of any stage's process, MiB", "0"),
     _maybe("parts", Integer, "Shards among which the rows are scored"),
+    _maybe("pruned_at", _INSTANT, "When retention removed its rows and files; null while they are kept"),
+    _maybe("pruned_bytes", BigInteger, "Bytes of its removed files; null until all are removed"),
     UniqueConstraint("run_id"),
     CheckConstraint(
         "status in ('running', 'published', 'failed', 'superseded', 'withdrawn')", name="runs_status"

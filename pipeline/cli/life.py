@@ -1,4 +1,4 @@
-"""Commands of a model's life: train, promote, roll back, take a day back."""
+"""Commands of a model's life: train, promote, roll back, take a day back, end old runs."""
 
 from __future__ import annotations
 
@@ -86,3 +86,19 @@ def unpublish(
     from pipeline.cli.models import run_unpublish
 
     run_unpublish(environment(), job, day, approved_by, reason, as_json=as_json)
+
+
+@app.command()
+@guarded
+def prune(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="All jobs by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove rows and files of old runs, as the declaration's `retention` says.
+
+    What readers see, what `unpublish` would restore, what is not judged yet and what is at work stays.
+    """
+    from pipeline.cli.prune import run_prune
+
+    run_prune(environment(), job, dry_run=dry_run, as_json=as_json)

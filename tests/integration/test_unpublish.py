@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from support import crash
-from support.toy import NIGHT, YESTERDAY, Toy
+from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from support.wholeness import assert_whole, parquet_rows, sql_rows
 from typer.testing import CliRunner
 
@@ -79,7 +79,13 @@ def test_a_run_at_work_ends_superseded_and_is_no_failure(toy: Toy) -> None:
     assert readers_see(toy) is None
 
 
-@pytest.mark.parametrize("earlier", [True, False], ids=["to the run before", "to nothing"])
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        pytest.param(True, marks=pytest.mark.soak, id="to the run before"),
+        pytest.param(False, id="to nothing"),
+    ],
+)
 @pytest.mark.parametrize(
     ("when", "place"),
     [
@@ -131,11 +137,11 @@ def assert_whole_restored(toy: Toy) -> str | None:
 def test_the_command_reports_in_one_line_and_refuses_who_is_no_approver(toy: Toy) -> None:
     first, second = toy.night()["run_id"], toy.night()["run_id"]
     words = ["unpublish", "toy", "--day", NIGHT.key, "--reason", "wrong prices", "--json"]
-    refused = CliRunner().invoke(app, [*words, "--approved-by", "anna"], env=toy.variables)
-    gc.collect()  # otherwise the end of its process closes a command's connections
+    with quiet_mlflow():
+        refused = CliRunner().invoke(app, [*words, "--approved-by", "anna"], env=toy.variables)
+        done = CliRunner().invoke(app, [*words, "--approved-by", "ana"], env=toy.variables)
+        gc.collect()  # otherwise the end of its process closes a command's connections
     assert (refused.exit_code, "did you mean 'ana'?" in refused.stderr) == (2, True)
-    done = CliRunner().invoke(app, [*words, "--approved-by", "ana"], env=toy.variables)
-    gc.collect()
     assert json.loads(done.stdout) == {
         "job": "toy", "day": NIGHT.key, "run_id": second, "restored_run_id": first, "parquet": True,
     }  # fmt: skip

@@ -95,6 +95,7 @@ class RunFacts:
     cpu_seconds: float
     peak_memory_mb: float
     parts: int | None
+    pruned_at: datetime | None = None
 
     @property
     def shown_as(self) -> Status:

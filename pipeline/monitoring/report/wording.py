@@ -96,7 +96,12 @@ def short(value: str | None) -> str:
 
 
 def headline(run: RunFacts) -> str:
-    """What became of a run, in a sentence."""
+    """What became of a run, in a sentence or two."""
+    gone = f" Retention pruned its rows and files on {run.pruned_at:%Y-%m-%d}." if run.pruned_at else ""
+    return _outcome(run) + gone
+
+
+def _outcome(run: RunFacts) -> str:
     if run.status == "failed":
         return f"The run failed after the stage “{run.stage}”: nothing of it was published."
     if run.status == "running":

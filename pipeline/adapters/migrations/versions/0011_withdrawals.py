@@ -1,4 +1,4 @@
-"""Published runs may be taken back."""
+"""Published runs may be taken back, and old ones pruned."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,6 +7,9 @@ revision = "0011"
 down_revision = "0007"
 
 STATUSES = "status in ('running', 'published', 'failed', 'superseded', 'withdrawn')"
+
+PRUNED_AT = "When retention removed its rows and files; null while they are kept"
+SNAPSHOT = "Folder of the run''s immutable files; null once its snapshot is pruned"
 
 GUARD = """
 create trigger withdrawals_append_only before update or delete or truncate on nightshift.withdrawals
@@ -104,5 +107,11 @@ def upgrade() -> None:
     op.create_check_constraint("runs_status", "runs", STATUSES, schema="nightshift")
     told = "running, published, failed, superseded or withdrawn"
     op.execute(f"comment on column nightshift.runs.status is '{told}'")
+    for column, kind, comment in (
+        ("pruned_at", sa.DateTime(timezone=True), PRUNED_AT),
+        ("pruned_bytes", sa.BigInteger(), "Bytes of its removed files; null until all are removed"),
+    ):
+        op.add_column("runs", sa.Column(column, kind, comment=comment), schema="nightshift")
+    op.execute(f"comment on column nightshift.runs.snapshot_uri is '{SNAPSHOT}'")
     op.execute(DAY_STATUS)
     op.execute(f"comment on column nightshift.day_status.last_status is '{told}'")
