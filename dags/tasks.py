@@ -93,8 +93,8 @@ def publish(run_name: str) -> None:
     env = _environment()
     context: Any = get_current_context()
     record = steps.publish(env, steps.run_named(env, run_name))
-    if record["status"] == "superseded":
-        raise AirflowSkipException(f"run {run_name} is superseded: a newer run of the day is published")
+    if record["status"] != "published":
+        raise AirflowSkipException(f"run {run_name} is {record['status']}: readers do not see it")
     (asset,) = context["task"].outlets
     event = context["outlet_events"][asset]
     event.extra = steps.event(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,18 @@ class Contender:
     declared: Extract
     code: FeatureCode
     model: BaseEstimator
+    registry_url: str
 
     @classmethod
-    def of(cls, version: ModelVersion, folder: Path) -> Contender:
+    def of(cls, version: ModelVersion, folder: Path, registry_url: str) -> Contender:
         """The version with its own code and its registered artifact, fetched into `folder`."""
         folder.mkdir()
-        return cls(version, version.extract, feature_code(version), load_model(version, folder))
+        model = load_model(version, folder, registry_url)
+        return cls(version, version.extract, feature_code(version), model, registry_url)
+
+    def anew(self, folder: Path) -> Contender:
+        """The same with its artifact read and parsed once more."""
+        return replace(self, model=load_model(self.version, folder, self.registry_url, anew=True))
 
 
 @dataclass(frozen=True)

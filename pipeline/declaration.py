@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from pipeline.document import Document, read_document
 from pipeline.errors import DeclarationError, Fault, TransientError, UsageError, nearest
 from pipeline.faults import schema_faults
 from pipeline.fields import identifier
-from pipeline.job import Declaration, Job, Source
+from pipeline.job import ColumnType, Declaration, Job, Source
 from pipeline.partition import BIND_NAMES
 from pipeline.query import Query, parse
 from pipeline.query_rules import query_faults
@@ -77,6 +77,7 @@ def _job(project: Path, name: str, contents: tuple[str | None, ...]) -> Job:
     faults += [
         *_name_faults(document, name),
         *_query_faults(document),
+        *_rule_faults(document),
         *_upstream_faults(project, name, document),
         *_sibling_faults(project, name, document),
     ]
@@ -124,6 +125,17 @@ def _query_faults(document: Document) -> Iterator[Fault]:
         place = tuple(query.place.split("."))
         for sentence in query_faults(query, sources):
             yield document.fault(place, sentence)
+
+
+def _rule_faults(document: Document) -> Iterator[Fault]:
+    expression, columns = document.part("fallback", "rule_sql"), document.part("extract", "columns")
+    if isinstance(expression, str) and expression.strip() and isinstance(columns, Mapping):
+        from pipeline.scoring.sql_rule import sql_rule_faults  # pandas: most jobs do without
+
+        # A column of an unknown type has its own fault already.
+        known = {str(name): kind for name, kind in columns.items() if kind in get_args(ColumnType)}
+        for sentence in sql_rule_faults(expression, known):
+            yield document.fault(("fallback", "rule_sql"), sentence)
 
 
 def _upstream_faults(project: Path, name: str, document: Document) -> Iterator[Fault]:

@@ -108,7 +108,7 @@ def _runs_of_version(
     chosen = {}
     for day, of_day in groupby(shown, key=lambda each: each.day):
         numbers = judged(list(of_day), decision_instant(job, Partition(day)))
-        fitting = [number for number in numbers if runs[number].model_version == version]
+        fitting = [number for number in numbers if number in runs and runs[number].model_version == version]
         if fitting:
             chosen[day] = runs[min(fitting, key=lambda number: numbers[number])]
     return chosen

@@ -71,7 +71,9 @@ def judge(
     settings = job.declaration.gate
     most = len(days) if span else settings.nights
     with env.store.workspace() as folder:
-        first, second = (Contender.of(each, folder / f"version-{each.version}") for each in pair)
+        first, second = (
+            Contender.of(each, folder / f"version-{each.version}", env.registry_url) for each in pair
+        )
         probe.check_behaviour(second.code, settings.behaviour, challenger)
         made = _replayed(env, job, (first, second), days, known, folder, most, on_night)
         evidence = _evidence(env, job, made, folder)

@@ -22,7 +22,7 @@ ColumnType = Literal[
 """A column's type at the typed boundary; a trailing `?` allows nulls. Timestamps are UTC instants."""
 
 BadRowStep = Literal["rule", "carried_forward", "default"]
-ModelFailureStep = Literal["previous_model", "baseline", "carried_forward", "default"]
+ModelFailureStep = Literal["previous_model", "baseline", "rule", "carried_forward", "default"]
 ScoreSource = Literal[
     "champion", "challenger", "previous_model", "baseline", "rule", "carried_forward", "default"
 ]
@@ -163,6 +163,8 @@ class Fallback(Part):
 
     bad_row: Annotated[tuple[BadRowStep, ...], Distinct] = ()
     model_failure: Annotated[tuple[ModelFailureStep, ...], Distinct] = ()
+    rule_sql: Text | None = None
+    """The rule as one SQL expression over a row's columns, null where it has no answer; else rule_scores."""
     carried_forward: CarriedForward | None = _JUDGED
     default: Score | None = _JUDGED
 
@@ -186,6 +188,21 @@ class Publish(Part):
         if not (self.sql or self.parquet):
             raise ValueError("at least one of sql and parquet must be true")
         return self
+
+
+class Retention(Part):
+    """For how many days after their end runs that readers do not see are kept; for ever where it is not said.
+
+    What readers see, what `nightshift unpublish` would restore, what is not judged yet and what is at work
+    is never pruned; the runs table and all that was measured stay.
+    """
+
+    replaced_days: Annotated[int, Field(ge=1)] | None = None
+    """Runs that readers saw once: rows and files."""
+    unpublished_days: Annotated[int, Field(ge=1)] | None = None
+    """Runs that readers never saw, failed or superseded: rows and files."""
+    snapshots_days: Annotated[int, Field(ge=1)] | None = None
+    """Of all of these, only the snapshot and the parts: the run's own Parquet file and its rows stay."""
 
 
 class Monitor(Part):
@@ -351,6 +368,7 @@ class Declaration(Part):
     model: Model
     fallback: Fallback = Fallback()
     publish: Publish = Publish()
+    retention: Retention = Retention()
     monitor: Monitor = Monitor()
     outcomes: Outcomes | None = None
     train: Train = Train()

@@ -43,6 +43,8 @@ class Evaluated:
     runs: int
     written: int
     immature: int
+    pruned: int = 0
+    """Runs that cannot be judged again, as retention has removed them; what was said of them stays."""
     findings: tuple[Finding, ...] = ()
     """Concept drift that stands on the newest judged day, unless that one is judged in hindsight; told."""
 
@@ -68,16 +70,16 @@ def evaluate(
         raise UsageError(f"--as-of must not lie in the future; got {known.isoformat()}")
     wanted = _to_judge(env, job, span, known)
     mature = {day: shown for day, shown in wanted.items() if matured(job, Partition(day)) <= known}
-    runs = written = 0
+    runs = written = pruned = 0
     for day, shown in mature.items():
-        made, new = _judge(env, job, Partition(day), shown, known, now)
-        runs, written = runs + made, written + new
+        made, new, gone = _judge(env, job, Partition(day), shown, known, now)
+        runs, written, pruned = runs + made, written + new, pruned + gone
         on_day(Partition(day))
-    log.info("evaluated", job=job_name, days=len(mature), runs=runs, written=written)
+    log.info("evaluated", job=job_name, days=len(mature), runs=runs, written=written, pruned=pruned)
     standing = _told(env, job) if written else ()
     if written:
         rollouts.judge(env, job_name)
-    return Evaluated(len(mature), runs, written, len(wanted) - len(mature), standing)
+    return Evaluated(len(mature), runs, written, len(wanted) - len(mature), pruned, standing)
 
 
 def _to_judge(
@@ -105,8 +107,8 @@ def _judge(
     shown: Sequence[Publication],
     as_of: datetime,
     now: datetime,
-) -> tuple[int, int]:
-    """How many runs of the day were judged, and of how many there was something new to say."""
+) -> tuple[int, int, int]:
+    """How many runs of the day were judged, how many said something new, how many are pruned."""
     declared, model = declared_outcomes(job, "judged"), job.declaration.model
     chosen = judged(shown, decision_instant(job, partition))
     labels = read_labels(env, job, partition, as_of)
@@ -119,14 +121,15 @@ def _judge(
         evaluation = stored.Evaluation(run, chosen[run.run_no], as_of, now, measured)
         with env.engine.begin() as connection:
             written += stored.append(connection, evaluation)
-    return len(chosen), written
+    return len(runs), written, len(chosen) - len(runs)
 
 
 def summary(job_name: str, done: Evaluated) -> str:
     """What an evaluation did, in a line for people."""
+    gone = f"; {done.pruned} pruned runs keep what was said of them" if done.pruned else ""
     return (
         f"{job_name}: {done.days} mature days, {done.runs} runs judged, {done.written} evaluations written; "
-        f"{done.immature} days wait for their labels"
+        f"{done.immature} days wait for their labels{gone}"
     )
 
 

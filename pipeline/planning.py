@@ -105,6 +105,7 @@ def plan(env: Environment, request: Request) -> Run:
                     f"run {request.run_id} must be of {job.name} {request.partition}; "
                     f"it is of {found['job']} {found['day']}"
                 )
+            ledger.refuse_pruned(found)
             ledger.resume(connection, found["run_no"])
             return ledger.as_run(ledger.record(connection, found["run_no"]))
         version, rollout = _choose(connection, job, request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline.monitoring.profiler import Profiler
 from pipeline.monitoring.quality import Floats
 from pipeline.partition import Partition
 from pipeline.run import Run
-from pipeline.scorers import Scorers, load_model
+from pipeline.scorers import Scorers
 from pipeline.scoring.feature_code import FeatureCode
 from pipeline.scoring.featurize import features
 from pipeline.scoring.score import Output, predict
@@ -130,7 +129,7 @@ def golden_tests(
     (batch,) = rows.to_batches()
     together = serve(batch).scores
     alone = np.concatenate([serve(batch.slice(at, 1)).scores for at in range(batch.num_rows)])
-    fresh = replace(answered.contender, model=load_model(version, folder, anew=True))
+    fresh = answered.contender.anew(folder)
     again = predict(fresh.model, answered.features.head(batch.num_rows), job.declaration.model.output)
     for name, got, expected in (
         ("one row alone and all together", alone, together),
@@ -164,12 +163,11 @@ def memory_mb(answers: tuple[Answered, Answered], output: Output, folder: Path) 
 
 
 def _peak_mb(answered: Answered, rows: int, output: Output, folder: Path) -> float:
-    version = answered.contender.version
-    own = folder / f"memory-{version.version}"
+    own = folder / f"memory-{answered.contender.version.version}"
     own.mkdir()
     tracemalloc.start()
     try:
-        loaded = replace(answered.contender, model=load_model(version, own, anew=True))
+        loaded = answered.contender.anew(own)
         _served(answered, loaded, rows, output)
         _, peak = tracemalloc.get_traced_memory()
     finally:

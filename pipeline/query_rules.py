@@ -38,7 +38,7 @@ def query_faults(query: Query, sources: Mapping[str, Source]) -> list[str]:
         *_write_faults(parsed),
         *_table_faults(parsed, sources),
         *_table_function_faults(parsed),
-        *_clock_faults(parsed),
+        *clock_faults(parsed),
         *_bind_faults(parsed),
     ]
 
@@ -65,7 +65,8 @@ def _table_function_faults(parsed: ParsedQuery) -> Iterator[str]:
             yield f"table function {name[:60]!r} may read what is not declared; declare a source instead"
 
 
-def _clock_faults(parsed: ParsedQuery) -> Iterator[str]:
+def clock_faults(parsed: ParsedQuery) -> Iterator[str]:
+    """What reads the clock or draws lots, one sentence each."""
     names = {_name(f) for f in parsed.tree.find_all(exp.Func) if _is_clock_or_chance(f)}
     names |= {"tablesample" for _ in parsed.tree.find_all(exp.TableSample)}
     names |= {

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pipeline.partition import Partition
 
-Status = Literal["running", "published", "failed", "superseded"]
+Status = Literal["running", "published", "failed", "superseded", "withdrawn"]
 Stage = Literal["planned", "extracted", "validated", "scored", "sealed", "published"]
 Trigger = Literal["manual", "scheduled", "asset", "backfill", "train"]
 Verdict = Literal["quarantined", "withheld"]

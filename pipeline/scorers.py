@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_fea
 from pipeline.scoring.featurize import features, rule_scores
 from pipeline.scoring.output import shadow_schema
 from pipeline.scoring.score import predict
+from pipeline.scoring.sql_rule import sql_rule_scores
 from pipeline.shard import Unfit, numbered, predictions, shadows, write_part
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Scorers:
     versions: Sequence[ModelVersion]
     folder: Path
     challenger: Challenger | None = None
+    warnings: list[str] = field(default_factory=list)
+    """Which steps did not answer, and why; batches at once append to it."""
 
     def attempts(self) -> Iterator[tuple[str, Callable[[Profiler], Step]]]:
         """What may answer good rows, best first: a model alone, then the row-wise steps together."""
@@ -123,7 +126,10 @@ class Scorers:
     def scores_of(self, version: ModelVersion) -> Callable[[pa.RecordBatch], Scores]:
         """What a version says of rows by its own features, float64 (n,)."""
         code, history = feature_code(version), history_frames(version, self.snapshot)
-        model, output = load_model(version, self.folder), self.job.declaration.model.output
+        model, output = (
+            load_model(version, self.folder, self.env.registry_url),
+            self.job.declaration.model.output,
+        )
         return lambda rows: predict(model, features(code, rows, version.extract.columns, history), output)
 
     def for_bad_rows(self, profiler: Profiler) -> Step:
@@ -142,16 +148,25 @@ class Scorers:
     def _row_step(self, name: str) -> Step:
         declared = self.job.declaration.fallback
         if name == "rule":
-            return fallback.rule(self._rule_scores)
+            return fallback.unless_it_fails("rule", fallback.rule(self._rule_scores), self.warn)
         if name == "carried_forward":
             return self._carried_forward
         if declared.default is None:
             raise FatalError("fallback.default must be declared for the step default")
         return fallback.default(declared.default)
 
+    def warn(self, warning: str) -> None:
+        """Tell once that a step did not answer."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+            log.warning("answerer failed", warning=warning)
+
     def _rule_scores(self, rows: pa.RecordBatch) -> Scores:
         version = self.versions[0]
         output = self.job.declaration.model.output
+        expression = self.job.declaration.fallback.rule_sql
+        if expression is not None:
+            return sql_rule_scores(self.job.name, expression, rows, version.extract.columns, output)
         return rule_scores(feature_code(version), rows, version.extract.columns, output)
 
     def _carried_forward(self, rows: pa.RecordBatch) -> Answer:
@@ -173,7 +188,7 @@ class Scorers:
             raise ModelError("a previous champion must be in the promotion history; there is none")
         version = self.versions[1 if step == "previous_model" else 0]
         code, history = feature_code(version), history_frames(version, self.snapshot)
-        model = load_model(version, self.folder, baseline=step == "baseline")
+        model = load_model(version, self.folder, self.env.registry_url, baseline=step == "baseline")
         output = self.job.declaration.model.output
 
         def answer(rows: pa.RecordBatch) -> Answer:
@@ -186,7 +201,7 @@ class Scorers:
 
 
 def load_model(
-    version: ModelVersion, folder: Path, *, baseline: bool = False, anew: bool = False
+    version: ModelVersion, folder: Path, registry_url: str, *, baseline: bool = False, anew: bool = False
 ) -> BaseEstimator:
     """A version's registered model or its baseline, fetched into `folder`, hash checked; else ModelError."""
     uri, sha256 = (
@@ -194,12 +209,7 @@ def load_model(
         if baseline
         else (version.model_uri, version.model_sha256)
     )
-    try:
-        file = registry.fetch(uri, folder)
-    except OSError as error:
-        raise ModelError(
-            f"the artifact of version {version.version} must be readable; got {type(error).__name__}"
-        ) from error
+    file = registry.fetch(uri, folder, registry_url)
     return models.load(file, sha256, version.sklearn_version, anew=anew)
 
 
@@ -209,7 +219,13 @@ def feature_code(version: ModelVersion) -> FeatureCode:
     if hashlib.sha256(source.encode()).hexdigest() != version.feature_source_sha256:
         raise ModelError(f"the feature source of version {version.version} must be the registered one")
     queries = tuple(sorted(feeding_queries(version.extract, version.history).items()))
-    return _feature_code(version.job, source, queries)
+    code = _feature_code(version.job, source, queries)
+    if code.version != version.feature_version:
+        raise ModelError(
+            f"the features of version {version.version} must be the registered ones, "
+            f"{version.feature_version}; its source and queries make {code.version}"
+        )
+    return code
 
 
 @lru_cache(maxsize=8)
@@ -266,7 +282,6 @@ def score_part(
     A challenger answers the rows of its arm beside the champion, or none of them. Raises the champion's error
     when nobody else may answer.
     """
-    warnings: list[str] = []
     failures: list[Exception] = []
     with env.store.workspace() as folder:
         snapshot = run_files.sealed_snapshot(env.store, run, folder)
@@ -286,7 +301,7 @@ def score_part(
                 if name == "challenger" and not isinstance(error, ChallengerError):
                     continue  # the champion's own fault: told by its own attempt
                 failures.append(error)
-                warnings.append(f"{name} did not answer: {error}")
+                scorers.warn(f"{name} did not answer: {error}")
             else:
-                return warnings
+                return scorers.warnings
     raise next(error for error in failures if not isinstance(error, ChallengerError))

@@ -20,13 +20,13 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from pipeline.adapters import ledger, models, publishing, rollouts, run_files
 from pipeline.adapters.source import open_reader
 from pipeline.adapters.versions import ModelVersion, with_predecessor
+from pipeline.dataset import repair, show_parquet
 from pipeline.declaration import load_job, suite_file
 from pipeline.environment import Environment
 from pipeline.errors import ExtractError, TransientError, UsageError, ValidationError
 from pipeline.job import Job
 from pipeline.lifecycle.rollout import SHARED
 from pipeline.monitor import monitor
-from pipeline.partition import Partition
 from pipeline.planning import Request, new_run_id, parse_policy, plan, preview, source_ready
 from pipeline.run import Run, Snapshot, Stage
 from pipeline.scorers import ANSWERED, history_name, score_part, shadow_part
@@ -72,6 +72,7 @@ def run_named(env: Environment, run_id: str) -> Run:
         found = ledger.find(connection, run_id)
     if found is None:
         raise UsageError(f"run {run_id!r} must have been planned; there is none of that name")
+    ledger.refuse_pruned(found)
     return ledger.as_run(found)
 
 
@@ -303,38 +304,6 @@ def _seal(env: Environment, job: Job, run: Run) -> None:
         if job.declaration.publish.sql:
             publishing.check_sql_counts(connection, run, sources)
         publishing.seal(connection, run, counts)
-
-
-def show_parquet(env: Environment, job: str, partition: Partition) -> None:
-    """Make the dataset's file of a day the one of the run that the pointer names."""
-    with env.engine.begin() as connection:
-        visible = publishing.lock_visible(connection, job, partition)
-        if visible is None or visible["parquet_run_no"] == visible["run_no"]:
-            return
-        source = run_files.predictions_file(env.store, ledger.as_run(visible))
-        env.store.copy(source, env.store.current_file(job, partition))
-        publishing.parquet_shown(connection, job, partition, visible["run_no"])
-
-
-def repair(env: Environment, job: Job) -> int:
-    """Bring Parquet files that a crash left behind the pointer up to it; how many could be.
-
-    A file that cannot be mended is told in the log: it is no fault of the command that found it.
-    """
-    if not job.declaration.publish.parquet:
-        return 0
-    with env.engine.connect() as connection:
-        stale = ledger.stale_parquet(connection, job.name)
-    return sum(_mended(env, job.name, partition) for partition in stale)
-
-
-def _mended(env: Environment, job: str, partition: Partition) -> bool:
-    try:
-        show_parquet(env, job, partition)
-    except OSError as error:
-        log.warning("parquet not mended", job=job, day=partition.key, error_type=type(error).__name__)
-        return False
-    return True
 
 
 def night(env: Environment, request: Request, validator: Validator | None = None) -> ledger.Record:

@@ -219,8 +219,10 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
         (", threshold: 0.5", "", 33,
          "model.threshold: must be from 0 to 1 where model.output is probability; got None"),
         ("model_failure: [previous_model]", "model_failure: [previous_modle]", 36,
-         "fallback.model_failure.0: must be one of previous_model, baseline, carried_forward, default; "
+         "fallback.model_failure.0: must be one of previous_model, baseline, rule, carried_forward, default; "
          "got 'previous_modle'; did you mean 'previous_model'?"),
+        ("  default: 0.1", "  rule_sql: sum(weight)\n  default: 0.1", 38,
+         "fallback.rule_sql: must look at one row alone; got SUM"),
         ("key: [parcel], max", "key: [depot], max", 37,
          "fallback.carried_forward.key: must be among extract.key; got depot"),
         ("max_age_days: 7", "max_age_days: 0", 37,

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from pipeline.adapters.tables import pointer, quarantine, run_parts, runs
-from pipeline.errors import TransientError
+from pipeline.errors import TransientError, UsageError
 from pipeline.partition import Partition
 from pipeline.run import Run, Stage, Status
 
@@ -76,6 +76,16 @@ def find(connection: sa.Connection, run_id: str) -> Record | None:
     """The runs row of that name, if there is one."""
     row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).mappings().first()
     return cast(Record | None, row)
+
+
+def refuse_pruned(row: Record) -> None:
+    """Raise UsageError for a run that retention has removed: nothing can go on with it."""
+    if row["pruned_at"] is not None:
+        raise UsageError(
+            f"run {row['run_id']} must have its rows and files; retention pruned them on "
+            f"{row['pruned_at']:%Y-%m-%d}. Score the day under a new run: nightshift score {row['job']} "
+            f"--day {row['day']}"
+        )
 
 
 def newest_marked(connection: sa.Connection, job: str, mark: str) -> Record | None:

@@ -45,8 +45,9 @@ def publications_of(
 
 
 def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, Run]:
-    """The runs of these numbers."""
-    found = connection.execute(sa.select(runs).where(runs.c.run_no.in_(numbers))).mappings()
+    """The runs of these numbers, less those that retention has pruned."""
+    kept = sa.select(runs).where(runs.c.run_no.in_(numbers), runs.c.pruned_at.is_(None))
+    found = connection.execute(kept).mappings()
     return {row["run_no"]: ledger.as_run(row) for row in map(dict, found)}
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -175,10 +176,12 @@ def fetch(uri: str, folder: Path, registry_url: str | None = None) -> Path:
 
     MLflow itself is asked only for what its own server keeps, at `registry_url`.
     """
-    local = folder / f"fetched-{uri.rsplit('/', 1)[-1]}"
+    # A place of its own: a download that failed leaves a folder behind, and names repeat among versions.
+    place = Path(mkdtemp(prefix="fetched-", dir=folder))
+    local = place / uri.rsplit("/", 1)[-1]
     try:
         if uri.startswith("mlflow-artifacts:"):
-            return _download(uri, local, registry_url)
+            return _download(uri, place, registry_url)
         local.write_bytes(UPath(uri.removeprefix("file://")).read_bytes())
     except (OSError, ImportError, ValueError, RegistryError) as error:
         raise ModelError(f"artifact {uri} must be readable; got {type(error).__name__}: {error}") from error
@@ -199,6 +202,8 @@ def _mlflow(url: str) -> Iterator[None]:
     """MLflow without its chatter and telemetry, which it starts when it is imported; its errors as ours."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # Its own seven retries keep a night waiting for minutes where a fallback could answer.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     from mlflow.exceptions import MlflowException
 
     for name in ("mlflow", "alembic"):

@@ -146,6 +146,13 @@ def predictions_file(store: Store, run: Run) -> UPath:
     return store.run_folder(run) / "predictions.parquet"
 
 
+def between_stages(store: Store, run: Run) -> list[UPath]:
+    """What a run left for its own stages: snapshot, verdicts and parts; the manifest that seals it first."""
+    folder = store.run_folder(run)
+    patterns = ("snapshot.json", "snapshot-*", "verdicts.json", "verdicts.parquet", "part-*", "unanswered-*")
+    return [place for pattern in patterns for place in sorted(folder.glob(pattern), key=str)]
+
+
 @contextmanager
 def _written(store: Store, manifest: Mapping[str, Any]) -> Iterator[Path]:
     with store.workspace() as folder:

@@ -119,6 +119,18 @@ class Store:
                 shutil.copyfileobj(opened, written, _BLOCK)
             self.seal(local, target)
 
+    def size(self, place: UPath) -> int:
+        """Bytes of a file, or of all files below a folder; 0 where there is nothing."""
+        files = [place] if place.is_file() else place.rglob("*")
+        return sum(int(file.stat().st_size) for file in files if file.is_file())
+
+    def remove(self, place: UPath) -> None:
+        """Take a file away, or a folder with all that is in it; one that is gone already is no fault."""
+        with suppress(FileNotFoundError):
+            place.fs.rm(place.path, recursive=True)
+            if self.is_local:
+                _sync(Path(place.path).parent)
+
     def fetch(self, source: UPath, folder: Path) -> Path:
         """A local path of a stored file: the file itself, or a copy in `folder`."""
         if self.is_local:

@@ -166,7 +166,7 @@ runs = Table(
     _given("job", Text, "Name of the job"),
     _given("day", Date, "Business day that the run scores"),
     _given("token", BigInteger, "Grows with every run of a (job, day); the highest one is shown"),
-    _given("status", Text, "running, published, failed or superseded"),
+    _given("status", Text, "running, published, failed, superseded or withdrawn"),
     _given("stage", Text, "The last stage that was finished"),
     _given("degraded", Boolean, "Whether any row was answered by a fallback", "false"),
     _given("trigger", Text, "manual, scheduled, asset or backfill"),
@@ -178,7 +178,7 @@ runs = Table(
     _given("feature_version", Text, "Hash of the feature code and of the queries it reads"),
     _given("model_policy", Text, "How the model version was chosen"),
     _given("code_version", Text, "Commit of the project, or version of the package"),
-    _maybe("snapshot_uri", Text, "Folder of the run's immutable files"),
+    _maybe("snapshot_uri", Text, "Folder of the run's immutable files; null once its snapshot is pruned"),
     _maybe("snapshot_fingerprint", Text, "sha256 of the content read: rows, history, parameters"),
     _maybe("proved", Boolean, "Whether count(*) and rows read agree in one transaction"),
     _maybe("bytes_read", BigInteger, "Arrow bytes read from the source"),
@@ -206,8 +206,12 @@ runs = Table(
         ForeignKey(rollouts.c.rollout_no),
         comment="Rollout in which a challenger takes part; null without one",
     ),
+    _maybe("pruned_at", _INSTANT, "When retention removed its rows and files; null while they are kept"),
+    _maybe("pruned_bytes", BigInteger, "Bytes of its removed files; null until all are removed"),
     UniqueConstraint("run_id"),
-    CheckConstraint("status in ('running', 'published', 'failed', 'superseded')", name="runs_status"),
+    CheckConstraint(
+        "status in ('running', 'published', 'failed', 'superseded', 'withdrawn')", name="runs_status"
+    ),
     CheckConstraint(
         "stage in ('planned', 'extracted', 'validated', 'scored', 'sealed', 'published')",
         name="runs_stage",
@@ -283,6 +287,22 @@ publications = Table(
     Index("publications_current", "job", "day", unique=True, postgresql_where=text("superseded_at is null")),
     Index("publications_run", "run_no"),
     comment="Every publish of a (job, day) and until when it was current",
+)
+
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    _given("job", Text, "Name of the job"),
+    _given("day", Date, "Business day"),
+    _given("token", BigInteger, "Token that the change was made with"),
+    _of_run("Run that was taken back", nullable=False),
+    _maybe("restored_run_no", BigInteger, "Run that readers see instead; null for none"),
+    _given("withdrawn_at", _INSTANT, "When readers ceased to see the run"),
+    _given("actor", Text, "Who ran the command"),
+    _maybe("approved_by", Text, "Which declared approver agreed; null where none was named"),
+    _given("reason", Text, "Why"),
+    PrimaryKeyConstraint("job", "day", "token"),
+    comment="Published runs that were taken back, by whom and why; append-only",
 )
 
 alerts = Table(

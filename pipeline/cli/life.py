@@ -1,4 +1,4 @@
-"""Commands of a model's life: train, judge, promote, roll back, roll out."""
+"""Commands of a model's life: train, judge, promote, roll back, roll out, take back, prune."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.cli.console import guarded
-from pipeline.cli.options import Approver, AsJson, First, JobName, Last, Reason, environment
+from pipeline.cli.options import Approver, AsJson, Day, First, JobName, Last, Reason, environment
 
 app = typer.Typer()
 
@@ -136,3 +136,36 @@ def rollout(
         run_rollout_stop(environment(), job, asked, as_json=as_json)
     else:
         run_rollout(environment(), job, action, asked, as_json=as_json)
+
+
+@app.command()
+@guarded
+def unpublish(
+    job: JobName,
+    day: Day,
+    approved_by: Annotated[
+        str | None, typer.Option("--approved-by", metavar="WHO", help="A declared approver who agreed.")
+    ] = None,
+    reason: Reason = "unpublished",
+    as_json: AsJson = False,
+) -> None:
+    """Take a day's published run back: readers see the one before it, or no rows where there is none."""
+    from pipeline.cli.models import run_unpublish
+
+    run_unpublish(environment(), job, day, approved_by, reason, as_json=as_json)
+
+
+@app.command()
+@guarded
+def prune(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="All jobs by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove rows and files of old runs, as the declaration's `retention` says.
+
+    What readers see, what `unpublish` would restore, what is not judged yet and what is at work stays.
+    """
+    from pipeline.cli.prune import run_prune
+
+    run_prune(environment(), job, dry_run=dry_run, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`nightshift train`, `promote` and `rollback`."""
+"""`nightshift train`, `promote`, `rollback` and `unpublish`."""
 
 from __future__ import annotations
 
@@ -97,3 +97,18 @@ def _report(promotion: Promotion, warnings: list[str], *, as_json: bool) -> None
         err.print(warning, markup=False)
     shown = pairs(f"{promotion.job}: version {promotion.version} is champion", list(vars(promotion).items()))
     emit({**vars(promotion), "warnings": warnings}, as_json=as_json, shown=shown)
+
+
+def run_unpublish(
+    env: Environment, job: str, day: str, approved_by: str | None, reason: str, *, as_json: bool
+) -> None:
+    """Take a day's run back and report what readers see now."""
+    from pipeline.unpublish import unpublish
+
+    partition = Partition.parse(day)
+    done = unpublish(env, job, partition, approved_by=approved_by, reason=reason)
+    if not done.parquet:
+        err.print("the Parquet file could not follow; the next command mends it", markup=False)
+    seen = done.restored_run_id or "no rows: no earlier run was published"
+    shown = f"{job} {partition}: run {done.run_id} is withdrawn; readers see {seen}"
+    emit({"job": job, "day": partition.key, **vars(done)}, as_json=as_json, shown=shown)

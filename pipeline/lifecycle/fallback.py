@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, FeatureError
 from pipeline.frames import key_index
 from pipeline.job import ScoreSource
 
@@ -97,6 +97,19 @@ def answer(rows: pa.RecordBatch, chain: Iterable[Step]) -> Answer:
             break
         answered = answered.put(open_rows, step(rows.take(pa.array(open_rows))))
     return answered
+
+
+def unless_it_fails(name: ScoreSource, step: Step, told: Callable[[str], None]) -> Step:
+    """The step, or no answer for a batch on which it breaks its contract; `told` why."""
+
+    def attempted(rows: pa.RecordBatch) -> Answer:
+        try:
+            return step(rows)
+        except FeatureError as error:
+            told(f"{name} did not answer: {error}")
+            return Answer.none(rows.num_rows)
+
+    return attempted
 
 
 def rule(scores_of: Callable[[pa.RecordBatch], Scores]) -> Step:

@@ -43,6 +43,7 @@ _LATE_TODO: Mapping[Status | None, str] = {
     "failed": "The newest run failed: do what its own alert says, then {again}.",
     "superseded": "The newest run was overtaken by a newer publish, since taken back: {again}.",
     "published": "The day was published and taken back: {again} once it may be read again.",
+    "withdrawn": "The day was published and taken back: {again} once it may be read again.",
 }
 
 

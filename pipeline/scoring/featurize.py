@@ -54,8 +54,8 @@ def rule_scores(
     """
     if not code.has_rule:
         raise FeatureError(
-            f"features/{code.job}.py must define rule_scores(rows), as fallback.bad_row names the step rule; "
-            "got none. Define it, or take the step out of the declaration"
+            f"features/{code.job}.py must define rule_scores(rows), as a fallback chain names the step rule; "
+            "got none. Define it, declare fallback.rule_sql, or take the step out of the declaration"
         )
     frame = rows_frame(rows, columns)
     made = _called(code, "rule_scores", frame)
@@ -66,13 +66,22 @@ def rule_scores(
             f"for {len(frame)} rows"
         )
     scores: npt.NDArray[np.float64] = made.to_numpy()
+    refuse_scores(f"rule_scores of {code.job}", scores, output, len(frame))
+    return scores
+
+
+def refuse_scores(
+    name: str, scores: npt.NDArray[np.float64], output: Literal["probability", "value"], rows: int
+) -> None:
+    """Raise FeatureError unless a rule gave NaN or a usable score for each of so many rows."""
+    if scores.shape != (rows,):
+        raise FeatureError(f"{name} must give one score per row; got {len(scores)} for {rows} rows")
     wrong = (scores < 0) | (scores > 1) if output == "probability" else np.isinf(scores)
     if wrong.any():
         raise FeatureError(
-            f"rule_scores of {code.job} must give NaN or a {'finite ' * (output == 'value')}{output}; "
-            f"got {wrong.sum()} others of {len(scores)} rows"
+            f"{name} must give NaN or a {'finite ' * (output == 'value')}{output}; "
+            f"got {wrong.sum()} others of {rows} rows"
         )
-    return scores
 
 
 def contract_faults(schema: Mapping[str, FeatureType], index: pd.Index[Any], made: object) -> Iterator[str]:

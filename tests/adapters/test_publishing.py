@@ -17,6 +17,7 @@ import pytest
 from support.publishing import DAY, Warehouse
 
 from pipeline.adapters import ledger, publishing
+from pipeline.adapters.publishing import Shown
 from pipeline.errors import SealError, TransientError
 from pipeline.run import Run
 
@@ -226,17 +227,14 @@ def test_counts_that_do_not_add_up_cannot_be_sealed(warehouse: Warehouse) -> Non
 def test_the_parquet_of_a_day_is_replaced_by_one_at_a_time(warehouse: Warehouse) -> None:
     run = warehouse.published()
     with warehouse.engine.begin() as first:
-        visible = publishing.lock_visible(first, "toy", DAY)
-        assert visible is not None
+        assert publishing.lock_shown(first, "toy", DAY) == Shown(run.run_no, None)
         with warehouse.engine.connect() as second, ThreadPoolExecutor(1) as pool:
-            other = pool.submit(publishing.lock_visible, second, "toy", DAY)
-            publishing.lock_visible(first, "toy", DAY.next())
+            other = pool.submit(publishing.lock_shown, second, "toy", DAY)
+            publishing.lock_shown(first, "toy", DAY.next())
             assert not other.done()
             publishing.parquet_shown(first, "toy", DAY, run.run_no)
             first.commit()
-            later = other.result(timeout=20)
-    assert later is not None
-    assert later["parquet_run_no"] == run.run_no
+            assert other.result(timeout=20) == Shown(run.run_no, run.run_no)
 
 
 def test_days_whose_parquet_is_not_the_pointers_are_found(warehouse: Warehouse) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import SecretStr
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from support.toy import NIGHT, YESTERDAY, Toy
 
-from pipeline.errors import FatalError, ModelError
+from pipeline.errors import ModelError, ValidationError
 from pipeline.partition import Partition
 
 pytestmark = pytest.mark.integration
@@ -230,9 +232,118 @@ def test_every_row_tells_its_origin(toy: Toy) -> None:
         assert (row["score_age_days"], row["arm"]) == (None, None)
 
 
-def test_a_rule_that_breaks_its_contract_fails_the_night(toy: Toy) -> None:
-    toy.promote(toy.own_features("RULE_SCORE = 0.75", "RULE_SCORE = 7.5"))
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("RULE_SCORE = 0.75", "RULE_SCORE = 7.5", "rule_scores of toy must give NaN or a probability"),
+        (
+            'return (rows["kind"]',
+            'raise ValueError(rows["kind"].iloc[0])\n    return (rows["kind"]',
+            "must not raise",
+        ),
+        ("def rule_scores", "def no_rule", "must define rule_scores"),
+    ],
+    ids=["unusable scores", "raises", "none defined"],
+)
+def test_a_rule_that_breaks_its_contract_lets_the_next_step_answer_and_no_model_is_blamed(
+    toy: Toy, old: str, new: str, told: str
+) -> None:
+    toy.promote(toy.own_features(old, new))
     toy.execute("update source.toy set amount = -1 where day = %s and id = 3", NIGHT.day)
-    with pytest.raises(FatalError, match="rule_scores of toy"):
+    record = toy.night()
+    assert answered_by(toy) == {"champion": 199, "default": 1}
+    (warning,) = [each for each in record["warnings"] if "did not answer" in each]
+    assert warning.startswith("rule did not answer: ")
+    assert told in warning
+    assert "ball" not in warning
+
+
+def test_a_declared_sql_rule_answers_bad_rows_before_the_versions_own(toy: Toy) -> None:
+    rule = "  rule_sql: case when kind = 'doll' then 0.625 end\n  default: 0.25"
+    toy.edit("dags/toy.yaml", "  default: 0.25", rule)
+    toy.execute("update source.toy set amount = -1 where day = %s and id in (3, 4)", NIGHT.day)
+    toy.night()
+    assert {i: toy.by_id()[i]["score_source"] for i in (3, 4)} == {3: "default", 4: "rule"}
+    assert toy.by_id()[4]["score"] == 0.625
+
+
+def test_a_rule_may_answer_for_a_champion_that_cannot(toy: Toy) -> None:
+    only_row_steps(toy, "model_failure: [rule, default]")
+    _, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    toy.night()
+    assert answered_by(toy) == {"rule": 66, "default": 134}
+
+
+def test_bad_rows_and_a_failed_champion_may_both_be_answered_by_one_broken_rule(toy: Toy) -> None:
+    only_row_steps(toy, "model_failure: [rule]")
+    toy.edit("dags/toy.yaml", "bad_row: [rule, carried_forward, default]", "bad_row: [rule]")
+    _, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    toy.edit("dags/toy.yaml", "  default: 0.25", "  default: 0.25\n  rule_sql: 1 / (id - id)")
+    toy.execute("update source.toy set amount = -1 where day = %s and id in (3, 4)", NIGHT.day)
+    record = toy.night()
+    assert (record["status"], record["rows_withheld"], toy.published()) == ("published", 200, [])
+    assert unanswered(toy) == set(range(1, 201))
+
+
+# What is missing altogether
+
+
+def test_a_night_whose_inputs_are_all_missing_is_answered_by_the_chain_where_that_is_allowed(
+    toy: Toy,
+) -> None:
+    toy.edit("dags/toy.yaml", "max_quarantined_share: 0.3", "max_quarantined_share: 1.0")
+    toy.execute("update source.toy set kind = null, amount = null, note = null where day = %s", NIGHT.day)
+    record = toy.night()
+    assert answered_by(toy) == {"default": 200}
+    assert (record["status"], record["degraded"], record["rows_quarantined"]) == ("published", True, 200)
+
+
+def test_a_night_whose_inputs_are_all_missing_fails_over_the_budget_and_the_last_good_one_stays(
+    toy: Toy,
+) -> None:
+    toy.night()
+    toy.execute("update source.toy set kind = null, amount = null, note = null where day = %s", NIGHT.day)
+    with pytest.raises(ValidationError):
         toy.night()
-    assert toy.published() == []
+    assert answered_by(toy) == {"champion": 200}
+
+
+def test_without_any_history_features_do_without_it(toy: Toy) -> None:
+    toy.execute("delete from source.toy_sales where day < %s", NIGHT.day)
+    toy.execute("delete from source.toy where day < %s", NIGHT.day)
+    toy.night()
+    assert answered_by(toy) == {"champion": 200}
+
+
+def test_a_registry_that_is_down_stops_no_night(toy: Toy) -> None:
+    with toy.with_settings(registry_url=SecretStr("http://127.0.0.1:9")) as distant:
+        assert distant.night()["status"] == "published"
+        assert answered_by(distant) == {"champion": 200}
+
+
+def test_artifacts_that_only_a_registry_that_is_down_has_let_the_next_step_answer(toy: Toy) -> None:
+    gone = "mlflow-artifacts:/1/model.skops"
+    toy.promote(toy.register_like(model_uri=gone, baseline_uri=gone))
+    with toy.with_settings(registry_url=SecretStr("http://127.0.0.1:9")) as distant:
+        record = distant.night()
+    assert answered_by(toy) == {"previous_model": 200}
+    assert any("champion did not answer: artifact mlflow-artifacts:" in each for each in record["warnings"])
+
+
+def test_a_model_file_that_cannot_be_parsed_lets_the_previous_model_answer(toy: Toy, tmp_path: Path) -> None:
+    broken = tmp_path / "model.skops"
+    broken.write_bytes(b"no model")
+    sha256 = hashlib.sha256(b"no model").hexdigest()
+    toy.promote(toy.register_like(model_uri=str(broken), model_sha256=sha256))
+    record = toy.night()
+    assert answered_by(toy) == {"previous_model": 200}
+    assert any("must be a skops file" in each for each in record["warnings"])
+
+
+def test_features_of_another_version_than_registered_are_not_used(toy: Toy) -> None:
+    toy.promote(toy.register_like(feature_version="f-000000000000"))
+    record = toy.night()
+    assert answered_by(toy) == {"previous_model": 200}
+    assert any("must be the registered ones, f-000000000000" in each for each in record["warnings"])

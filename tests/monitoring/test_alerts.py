@@ -100,9 +100,9 @@ def test_an_error_of_no_known_kind_points_to_the_task_log_and_is_not_quoted(erro
     assert f"extract, {error_type}: its message may hold rows" in notice.text
 
 
-@pytest.mark.parametrize("status", [None, "running", "failed", "superseded", "published"])
+@pytest.mark.parametrize("status", [None, "running", "failed", "superseded", "withdrawn"])
 def test_what_to_do_about_a_late_day_depends_on_its_newest_run(status: Status | None) -> None:
-    others = {late(other).todo for other in (None, "running", "failed", "superseded", "published")}
+    others = {late(other).todo for other in (None, "running", "failed", "superseded", "withdrawn")}
     assert len(others) == 5
     assert AGAIN in late(status).todo
 

@@ -12,8 +12,11 @@ from pipeline import steps
 from pipeline.adapters import ledger
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
+from pipeline.partition import Partition
+from pipeline.retention import prune
 from pipeline.run import Run
 from pipeline.settings import Settings
+from pipeline.unpublish import unpublish
 
 
 def dying(function: Callable[..., Any], when: str, word: str) -> Callable[..., Any]:
@@ -39,7 +42,7 @@ def plant(place: str, when: str, word: str) -> None:
 
 
 def main(variables: dict[str, str], step: str, run_id: str, when: str, place: str, word: str) -> None:
-    """Do one step of a planned run, or `repair` of its job; the planted death comes in between.
+    """Do one step of a run, `repair` or `prune` its job, or `unpublish` its day; death comes in between.
 
     With a word the process dies only in a call that has it in one of its arguments.
     """
@@ -51,6 +54,10 @@ def main(variables: dict[str, str], step: str, run_id: str, when: str, place: st
     plant(place, when, word)
     if step == "repair":
         steps.repair(env, load_job(env.project, found["job"]))
+    elif step == "unpublish":
+        unpublish(env, found["job"], Partition(found["day"]), approved_by=None, reason="a crash")
+    elif step == "prune":
+        prune(env, load_job(env.project, found["job"]))
     else:
         work: Callable[[Environment, Run], object] = getattr(steps, step)
         work(env, ledger.as_run(found))

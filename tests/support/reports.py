@@ -239,13 +239,22 @@ def unknown_page(run: RunFacts) -> RunPage:
 
 def job_page(count: int = 366, **changed: Any) -> JobPage:
     """The index of a job with so many nights, in every state."""
-    states: tuple[Status, ...] = ("ok", "warned", "degraded", "failed", "running", "superseded", "missing")
+    states: tuple[Status, ...] = (
+        "ok", "warned", "degraded", "failed", "running", "superseded", "withdrawn", "missing"
+    )  # fmt: skip
     page = JobPage(
         job=JOB,
         declared=DECLARED,
         champion=1,
         days=tuple(
-            Day(day, states[number % 7], f"run-{day}", number % 3, "published", ("degraded: 1 rows by rule",))
+            Day(
+                day,
+                states[number % len(states)],
+                f"run-{day}",
+                number % 3,
+                "published",
+                ("degraded: 1 rows by rule",),
+            )
             for number, day in enumerate(days_to(count))
         ),
         nights=nights(count),

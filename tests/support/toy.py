@@ -36,6 +36,7 @@ from pipeline.job import Job
 from pipeline.lifecycle.rollout import Kind, Rollout
 from pipeline.partition import Partition, between
 from pipeline.planning import Request
+from pipeline.scoring.feature_code import feeding_queries, load_feature_code
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -193,10 +194,13 @@ class Toy:
         source = self.version(like).feature_source
         assert source.count(old) == 1, f"{old!r} must stand once in the features"
         changed = source.replace(old, new)
+        version = self.version(like)
+        queries = feeding_queries(version.extract, version.history)
         return self.register_like(
             like,
             feature_source=changed,
             feature_source_sha256=hashlib.sha256(changed.encode()).hexdigest(),
+            feature_version=load_feature_code(JOB, changed, queries).version,
         )
 
     def own_extract(self, old: str, new: str, like: int = 1) -> int:
@@ -204,7 +208,13 @@ class Toy:
         queries: Any = self.version(like).queries
         assert queries["extract"]["sql"].count(old) == 1, f"{old!r} must stand once in the extract"
         extract = queries["extract"] | {"sql": queries["extract"]["sql"].replace(old, new)}
-        return self.register_like(like, queries=queries | {"extract": extract})
+        changed = dataclasses.replace(self.version(like), queries=queries | {"extract": extract})
+        feeding = feeding_queries(changed.extract, changed.history)
+        return self.register_like(
+            like,
+            queries=changed.queries,
+            feature_version=load_feature_code(JOB, changed.feature_source, feeding).version,
+        )
 
     def _new_folder(self) -> Path:
         folder = self.env.settings.home / "models" / uuid4().hex

@@ -16,7 +16,8 @@ SIZE = 24
 HEAD = 18
 
 SIGNS: Mapping[Status, str] = {
-    "ok": "", "warned": "!", "degraded": "~", "failed": "×", "running": "…", "superseded": "»", "missing": "",
+    "ok": "", "warned": "!", "degraded": "~", "failed": "×", "running": "…", "superseded": "»",
+    "withdrawn": "↩", "missing": "",
 }  # fmt: skip
 """What tells days apart beside their colour; a published day whose newest attempt failed has that sign."""
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any, Literal
 
-Status = Literal["ok", "warned", "degraded", "failed", "running", "superseded", "missing"]
+Status = Literal[
+    "ok", "warned", "degraded", "failed", "running", "superseded", "withdrawn", "missing"
+]  # fmt: skip
 """What a day or a run is shown as: how far it may be trusted where it was published, else how it stands."""
 
 
@@ -59,7 +61,7 @@ class RunFacts:
     job: str
     day: date
     token: int
-    status: Literal["running", "published", "failed", "superseded"]
+    status: Literal["running", "published", "failed", "superseded", "withdrawn"]
     stage: str
     degraded: bool
     trigger: str
@@ -94,6 +96,7 @@ class RunFacts:
     peak_memory_mb: float
     parts: int | None
     rollout_no: int | None = None
+    pruned_at: datetime | None = None
 
     @property
     def shown_as(self) -> Status:

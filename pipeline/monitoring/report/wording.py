@@ -18,11 +18,12 @@ STATUS: Mapping[Status, str] = {
     "failed": "failed",
     "running": "running",
     "superseded": "superseded",
+    "withdrawn": "withdrawn",
     "missing": "missing",
 }
 SIGN: Mapping[Status, str] = {
     "ok": "✓", "warned": "!", "degraded": "~",
-    "failed": "×", "running": "…", "superseded": "»", "missing": "○",
+    "failed": "×", "running": "…", "superseded": "»", "withdrawn": "↩", "missing": "○",
 }  # fmt: skip
 """What tells states apart beside their colour."""
 
@@ -114,13 +115,20 @@ def short(value: str | None) -> str:
 
 
 def headline(run: RunFacts) -> str:
-    """What became of a run, in a sentence."""
+    """What became of a run, in a sentence or two."""
+    gone = f" Retention pruned its rows and files on {run.pruned_at:%Y-%m-%d}." if run.pruned_at else ""
+    return _outcome(run) + gone
+
+
+def _outcome(run: RunFacts) -> str:
     if run.status == "failed":
         return f"The run failed after the stage “{run.stage}”: nothing of it was published."
     if run.status == "running":
         return f"The run is at work, or was cut off; the last finished stage is “{run.stage}”."
     if run.status == "superseded":
         return "A newer run of the day was published first, so this one was not: no failure."
+    if run.status == "withdrawn":
+        return "The run was published and taken back: readers do not see it any more."
     answered = (
         f"{count(run.rows_scored)} of {count(run.rows_in)} rows were scored by version {run.model_version}"
     )

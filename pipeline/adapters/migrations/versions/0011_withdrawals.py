@@ -1,0 +1,117 @@
+"""Published runs may be taken back, and old ones pruned."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+
+STATUSES = "status in ('running', 'published', 'failed', 'superseded', 'withdrawn')"
+
+PRUNED_AT = "When retention removed its rows and files; null while they are kept"
+SNAPSHOT = "Folder of the run''s immutable files; null once its snapshot is pruned"
+
+GUARD = """
+create trigger withdrawals_append_only before update or delete or truncate on nightshift.withdrawals
+for each statement execute function nightshift.refuse_change()
+"""
+
+# As in 0007, with one more reason: the run that was taken back last, where nothing was published since.
+DAY_STATUS = """
+create or replace view nightshift.day_status as
+select
+    days.*,
+    case
+        when days.published_run_id is null then 'missing'
+        when visible.degraded then 'degraded'
+        when alarmed.causes is not null or visible.warnings <> '[]' then 'warned'
+        else 'ok'
+    end as trust,
+    array_cat(
+        array_cat(
+            array_remove(array[
+                case
+                    when days.published_run_id is null and days.last_status is null then 'missing: no run yet'
+                    when days.published_run_id is null then 'missing: the last run is ' || days.last_status
+                        || coalesce(', ' || latest.error_type, '')
+                end,
+                'withdrawn: run ' || taken.run_id || ', ' || withdrawals.reason,
+                case when visible.degraded then 'degraded: ' || answered.by end,
+                case when not visible.as_of then 'not as of its day: a source is overwritten' end
+            ], null),
+            coalesce(warned.sentences, '{}')
+        ),
+        coalesce(alarmed.causes, '{}')
+    ) as reasons
+from nightshift.day_publishes as days
+left join nightshift.pointer on pointer.job = days.job and pointer.day = days.day
+left join nightshift.withdrawals on withdrawals.job = pointer.job and withdrawals.day = pointer.day
+    and withdrawals.token = pointer.token
+left join nightshift.runs as taken on taken.run_no = withdrawals.run_no
+left join nightshift.runs as visible on visible.run_no = pointer.run_no
+left join nightshift.runs as latest on latest.run_id = days.last_run_id
+left join lateral (
+    select string_agg(source.value || ' rows by ' || source.key, ', ' order by source.key) as by
+    from jsonb_each_text(visible.score_sources) as source
+    where source.key <> 'champion'
+) as answered on true
+left join lateral (
+    -- What follows the colon may quote an error: it is for those who run the job.
+    select array_agg('warning: ' || split_part(sentence, ':', 1) order by position) as sentences
+    from jsonb_array_elements_text(visible.warnings) with ordinality as warning (sentence, position)
+) as warned on true
+left join lateral (
+    select array_agg(state || ' alert ' || kind || ': ' || cause order by alert_no) as causes
+    from nightshift.alerts
+    where alerts.job = days.job and alerts.kind in ('structure', 'drift', 'concept')
+        and alerts.state <> 'resolved'
+        and days.day between alerts.day and coalesce(alerts.last_day, alerts.day)
+) as alarmed on true
+"""
+
+
+def upgrade() -> None:
+    op.create_table(
+        "withdrawals",
+        sa.Column("job", sa.Text(), nullable=False, comment="Name of the job"),
+        sa.Column("day", sa.Date(), nullable=False, comment="Business day"),
+        sa.Column("token", sa.BigInteger(), nullable=False, comment="Token that the change was made with"),
+        sa.Column("run_no", sa.BigInteger(), nullable=False, comment="Run that was taken back"),
+        sa.Column(
+            "restored_run_no",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Run that readers see instead; null for none",
+        ),
+        sa.Column(
+            "withdrawn_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="When readers ceased to see the run",
+        ),
+        sa.Column("actor", sa.Text(), nullable=False, comment="Who ran the command"),
+        sa.Column(
+            "approved_by",
+            sa.Text(),
+            nullable=True,
+            comment="Which declared approver agreed; null where none was named",
+        ),
+        sa.Column("reason", sa.Text(), nullable=False, comment="Why"),
+        sa.ForeignKeyConstraint(["run_no"], ["nightshift.runs.run_no"]),
+        sa.PrimaryKeyConstraint("job", "day", "token"),
+        schema="nightshift",
+        comment="Published runs that were taken back, by whom and why; append-only",
+    )
+    op.execute(GUARD)
+    op.drop_constraint("runs_status", "runs", schema="nightshift")
+    op.create_check_constraint("runs_status", "runs", STATUSES, schema="nightshift")
+    told = "running, published, failed, superseded or withdrawn"
+    op.execute(f"comment on column nightshift.runs.status is '{told}'")
+    for column, kind, comment in (
+        ("pruned_at", sa.DateTime(timezone=True), PRUNED_AT),
+        ("pruned_bytes", sa.BigInteger(), "Bytes of its removed files; null until all are removed"),
+    ):
+        op.add_column("runs", sa.Column(column, kind, comment=comment), schema="nightshift")
+    op.execute(f"comment on column nightshift.runs.snapshot_uri is '{SNAPSHOT}'")
+    op.execute(DAY_STATUS)
+    op.execute(f"comment on column nightshift.day_status.last_status is '{told}'")
