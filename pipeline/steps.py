@@ -30,7 +30,7 @@ from pipeline.planning import Request, new_run_id, parse_policy, plan, preview, 
 from pipeline.run import Run, Snapshot, Stage
 from pipeline.scorers import history_name, score_part
 from pipeline.scoring.conserve import prove
-from pipeline.scoring.extract import ExtractPlan
+from pipeline.scoring.extract import ExtractPlan, questions
 from pipeline.scoring.extract import extract as read_partition
 from pipeline.scoring.suite import load_suite
 from pipeline.shard import shards
@@ -106,9 +106,11 @@ def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
     job = load_job(env.project, run.job)
     with env.engine.connect() as connection:
         versions = with_predecessor(connection, run.job, run.model_version)
-    with open_reader(env.source_url, job.instants(run.partition).binds()) as reader:
-        snapshot = read_partition(reader, extract_plan(job, versions), folder)
-    run_files.seal_snapshot(env.store, run, snapshot, folder)
+    wanted, binds = extract_plan(job, versions), job.instants(run.partition).binds()
+    with open_reader(env.source_url, binds) as reader:
+        snapshot = read_partition(reader, wanted, folder)
+    asked = replace(snapshot, questions=questions(wanted, binds))
+    run_files.seal_snapshot(env.store, run, asked, folder)
     return run_files.sealed_snapshot(env.store, run, folder)
 
 
