@@ -20,6 +20,9 @@ pytestmark = pytest.mark.airflow
 TASKS = ["extract", "plan", "publish", "report", "resolve_day", "score", "validate", "wait_for_source"]
 
 
+TRAINING = ["approve", "gate", "promote", "refit", "resolve", "train"]
+
+
 def night(airflow: Airflow, **conf: Any) -> dict[str, Any]:
     """One manual run of the toy's night."""
     (ended,) = airflow.runs("toy__score", {"day": NIGHT.key, **conf})
@@ -60,7 +63,7 @@ def run_of(toy: Toy, day: Partition) -> dict[str, Any]:
 
 def test_a_declaration_makes_its_dag_without_heavy_imports(airflow: Airflow) -> None:
     told = airflow.parse()
-    assert told["dags"] == {"toy__score": TASKS, "toy__outcomes": ["evaluate"]}
+    assert told["dags"] == {"toy__score": TASKS, "toy__outcomes": ["evaluate"], "toy__train": TRAINING}
     assert (told["errors"], told["heavy"]) == ({}, [])
     assert float(str(told["cpu_seconds"])) < 2
 
@@ -73,7 +76,7 @@ def test_a_broken_declaration_is_an_import_error_of_its_own_and_takes_no_other_j
         shutil.copyfile(file, file.with_name(f"broken.{suffix}"))
     airflow.toy.edit("dags/broken.yaml", "max_quarantined_share: 0.3", "max_quarantined_shar: 0.3")
     told: dict[str, Any] = airflow.parse()
-    assert sorted(told["dags"]) == ["toy__outcomes", "toy__score"]
+    assert sorted(told["dags"]) == ["toy__outcomes", "toy__score", "toy__train"]
     (message,) = told["errors"].values()
     assert list(told["errors"]) == ["broken.py"]
     assert "did you mean 'max_quarantined_share'" in message
@@ -148,14 +151,23 @@ def judged(airflow: Airflow) -> list[tuple[Any, ...]]:
     )
 
 
-def test_mature_days_are_judged_and_the_note_tells_it(airflow: Airflow) -> None:
+def test_mature_days_are_judged_and_what_asks_for_a_training_is_announced_once(airflow: Airflow) -> None:
+    airflow.toy.edit("dags/toy.yaml", "train: {", "retrain: {every_days: 30, new_labels: 400}\ntrain: {")
     for day in (YESTERDAY, NIGHT):
         airflow.toy.night(day)
-    (told,) = airflow.runs("toy__outcomes", {})
-    assert (told["state"], told["tasks"]) == ("success", {"evaluate[-1]": "success"})
+    told, again = airflow.runs("toy__outcomes", {}, {})
+    assert (told["state"], told["tasks"]) == (
+        "success",
+        {"evaluate[-1]": "success", "retrain[-1]": "success"},
+    )
+    assert (again["state"], again["tasks"]["retrain[-1]"]) == ("success", "skipped")
+    (event,) = again["events"]
+    assert (event["asset"], event["kind"], event["triggers"]) == ("retrain.toy", "every_days", [1, 2])
+    assert event["evidence"].endswith("new_labels: 400 labelled rows since 2024-01-10; declared are 400")
     assert judged(airflow) == [(day.day, True, 200, 200) for day in (YESTERDAY, NIGHT)]
     (note,) = told["notes"]
     assert "toy: 2 mature days, 2 runs judged, 2 evaluations written" in note
+    assert "retraining asked for, every_days: the champion learned up to 2024-01-10" in note
 
 
 @pytest.mark.soak
