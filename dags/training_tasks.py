@@ -63,7 +63,7 @@ def gate(job: str, wanted: Mapping[str, Any], version: int) -> dict[str, Any]:
 
 
 def refit(job: str, wanted: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """Fit what was accepted again, on all nights, unless declared otherwise; which version is to be approved."""
+    """Fit what was accepted again, on all nights, unless declared otherwise; what is to be approved."""
     told = _told(job, verdict)
     if verdict["outcome"] != "accept":
         raise AirflowSkipException(told)

@@ -114,6 +114,19 @@ def retrain_faults(retrain: Retrain | None, outcomes: Outcomes | None) -> Faults
             )
 
 
+def gain_faults(gain: float, margin: float | None) -> Faults:
+    """What is asked for must not be worse than what is refused."""
+    if margin is not None and gain < -margin:
+        yield ("gain",), f"must be -margin, {-margin:g}, at least; got {gain:g}"
+
+
+def behaviour_faults(kind: str, names: Sequence[str], others: Sequence[str]) -> Faults:
+    """A column can do one thing only."""
+    for index, name in enumerate(names):
+        if name in others:
+            yield (kind, index), f"must stand in one of rising, falling and invariant; got {name!r} twice"
+
+
 def alert_faults(alerts: Alerts, schedule: Schedule | None) -> Faults:
     """A day cannot be late before it may begin."""
     by = alerts.publish_by

@@ -279,6 +279,56 @@ class Retrain(Part):
     """A trigger named here keeps its own: it waits for itself alone, and no other waits for it."""
 
 
+class Behaviour(Part):
+    """What a model must do by its owner's knowledge, named by feature columns."""
+
+    rising: Annotated[tuple[Name, ...], Distinct] = ()
+    """Where the column is higher, the score must not be lower."""
+    falling: Annotated[tuple[Name, ...], Distinct] = ()
+    """Where the column is higher, the score must not be higher."""
+    invariant: Annotated[tuple[Name, ...], Distinct] = ()
+    """Whatever other row's value the column holds, the score must be the same."""
+    violations: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of rows that may break one of these."""
+
+    @field_validator("falling", "invariant")
+    @classmethod
+    def _is_one_of_them(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        others = [*info.data.get("rising", ()), *info.data.get("falling", ())]
+        refuse(agreement.behaviour_faults(info.field_name or "", names, others))
+        return names
+
+
+class Gate(Part):
+    """What a challenger must show, on nights whose labels it has not seen, to replace the champion."""
+
+    nights: Annotated[int, Field(ge=2)] = 28
+    """Replayed nights after which one that is not better is refused; four weeks hold every weekday alike."""
+    error: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """How often chance alone may pass one that is worse by `margin`, or refuse one that is not worse."""
+    margin: Annotated[float, Field(gt=0)] = 0.05
+    """Share of the champion's loss by which an accepted challenger is at most worse, but for that error."""
+    gain: float = 0.0
+    """Share of the champion's loss by which it must be better on average; negative: may be worse."""
+    slice_margin: Annotated[float, Field(ge=0)] = 0.1
+    """Share of the champion's loss on a slice by which it may be worse there."""
+    slice_rows: Annotated[int, Field(ge=1)] = 1000
+    """Labelled rows, over all nights, that a slice must have to be judged."""
+    calibration_margin: Annotated[float, Field(ge=0)] = 0.02
+    """How much further its mean score may lie from the mean label of a night; of values, in mean labels."""
+    latency_ratio: Annotated[float, Field(ge=1)] = 2.0
+    """How many times the champion's CPU seconds it may use."""
+    memory_ratio: Annotated[float, Field(ge=1)] = 2.0
+    """How many times the champion's memory it may use."""
+    behaviour: Behaviour = Behaviour()
+
+    @field_validator("gain")
+    @classmethod
+    def _is_no_less_than_the_margin(cls, gain: float, info: ValidationInfo) -> float:
+        refuse(agreement.gain_faults(gain, info.data.get("margin")))
+        return gain
+
+
 class Alerts(Part):
     """Where notices go, and from what local clock time on an unpublished day is late."""
 
@@ -305,6 +355,7 @@ class Declaration(Part):
     outcomes: Outcomes | None = None
     train: Train = Train()
     retrain: Retrain | None = None
+    gate: Gate = Gate()
     alerts: Alerts = Alerts()
 
     @field_validator("fallback")

@@ -15,7 +15,14 @@ from pipeline.errors import UsageError
 from pipeline.job import Job
 from pipeline.lifecycle import promote
 from pipeline.monitoring.report.facts import Declared, JobFacts, RunFacts, SourceFacts
-from pipeline.monitoring.report.values import Day, DictionaryPage, JobLine, JobPage, RunPage
+from pipeline.monitoring.report.values import (
+    Day,
+    DictionaryPage,
+    JobLine,
+    JobPage,
+    RunPage,
+    VerdictPage,
+)
 from pipeline.partition import Partition
 
 _RUN_DAYS = 91
@@ -93,6 +100,20 @@ def job_values(env: Environment, connection: sa.Connection, job: str) -> JobPage
         versions=tuple(reports.version_facts(connection, job)),
         promotions=tuple(reports.promotion_facts(connection, job)),
         alerts=tuple(reports.alert_facts(connection, job)),
+        verdicts=tuple(reports.verdict_facts(connection, job)),
+    )
+
+
+def verdict_values(connection: sa.Connection, job: str, number: int) -> VerdictPage:
+    """Everything that the page of a verdict shows; UsageError where there is none of that number."""
+    found = reports.verdict_facts(connection, job, number)
+    if not found:
+        raise UsageError(f"verdict {number} of {job} must be recorded; there is none of that number")
+    promoted = reports.promotion_facts(connection, job)
+    return VerdictPage(
+        job=job_facts(connection, job),
+        verdict=found[0],
+        promotions=tuple(one for one in promoted if one.version == found[0].challenger),
     )
 
 

@@ -18,7 +18,7 @@ from pipeline.declaration import feature_file, suite_file
 from pipeline.environment import Environment
 from pipeline.errors import ExtractError, ValidationError
 from pipeline.frames import history_frame
-from pipeline.job import Job
+from pipeline.job import Extract, Job
 from pipeline.labels import declared_outcomes, match, read_labels
 from pipeline.lifecycle.fit import TrainingRows, key_hashes, sample_by_key
 from pipeline.monitoring.profile import Profile, profile_inputs
@@ -132,33 +132,43 @@ def _reused(
     return None, None
 
 
-def _learn(job: Job, code: FeatureCode, suite: Suite, read: _Read) -> Replayed:
+def good_rows(
+    job: Job, declared: Extract, suite: Suite, snapshot: Snapshot, partition: Partition, folder: Path
+) -> tuple[pa.Table, pa.Table]:
+    """All rows of a snapshot, and those of them that a model may see; what is wrong is told in `folder`.
+
+    Raises ValidationError where the night would not have been published.
+    """
     from pipeline.scoring.validate import validate
 
+    verdicts_file = folder / "verdicts.parquet"
+    validate(
+        snapshot,
+        suite,
+        declared,
+        job.declaration.validate_,
+        partition,
+        job.instants(partition),
+        verdicts_file,
+        memory_mb=job.declaration.resources.memory_mb // 2,
+        threads=job.declaration.resources.cpus,
+    )
+    unfit = pq.read_table(verdicts_file, columns=["row"]).column("row").to_numpy()
+    table = pq.read_table(snapshot.path)
+    return table, table.take(pa.array(np.setdiff1d(np.arange(table.num_rows), unfit)))
+
+
+def _learn(job: Job, code: FeatureCode, suite: Suite, read: _Read) -> Replayed:
     if read.snapshot is None or read.labels is None:
         return Replayed(read.partition, None, None, read.refused)
-    declaration = job.declaration
-    verdicts_file = read.folder / "verdicts.parquet"
+    declared = job.declaration.extract
     try:
-        validate(
-            read.snapshot,
-            suite,
-            declaration.extract,
-            declaration.validate_,
-            read.partition,
-            job.instants(read.partition),
-            verdicts_file,
-            memory_mb=declaration.resources.memory_mb // 2,
-            threads=declaration.resources.cpus,
-        )
+        table, good = good_rows(job, declared, suite, read.snapshot, read.partition, read.folder)
     except ValidationError as error:
         told = f"ValidationError: {error}"
         return Replayed(read.partition, read.snapshot.fingerprint, None, told, reused=read.reused)
-    unfit = pq.read_table(verdicts_file, columns=["row"]).column("row").to_numpy()
-    table = pq.read_table(read.snapshot.path)
-    fit = np.setdiff1d(np.arange(table.num_rows), unfit)
-    rows = _labelled_rows(job, code, read.snapshot, table.take(pa.array(fit)), read.labels)
-    inputs = profile_inputs(table, declaration.extract, job.instants(read.partition))
+    rows = _labelled_rows(job, code, read.snapshot, good, read.labels)
+    inputs = profile_inputs(table, declared, job.instants(read.partition))
     return Replayed(read.partition, read.snapshot.fingerprint, rows, None, inputs, read.reused)
 
 

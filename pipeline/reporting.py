@@ -9,11 +9,12 @@ from upath import UPath
 from pipeline import pages
 from pipeline.environment import Environment
 from pipeline.monitoring.report.links import NO_LINKS, Links
-from pipeline.monitoring.report.render import dictionary_html, job_html, jobs_html, run_html
+from pipeline.monitoring.report.render import dictionary_html, job_html, jobs_html, run_html, verdict_html
 from pipeline.partition import COLUMN, Partition
 
 _WRITTEN_DAYS = 14
 _RUN, _INDEX, _DICTIONARY = "report.html", "index.html", "dictionary.html"
+_VERDICT = "verdict-{}.html"
 
 
 def run_page(env: Environment, job: str, day: Partition, links: Links = NO_LINKS) -> str:
@@ -55,6 +56,19 @@ def dictionary_page(env: Environment, job: str, links: Links = NO_LINKS) -> str:
         return dictionary_html(pages.dictionary_values(env, connection, job), links)
 
 
+def verdict_page(env: Environment, job: str, number: int, links: Links = NO_LINKS) -> str:
+    """The page of what the gate said of a challenger; UsageError where the job has no such verdict."""
+    with env.engine.connect() as connection:
+        return verdict_html(pages.verdict_values(connection, job, number), links)
+
+
+def write_verdict(env: Environment, job: str, number: int) -> UPath:
+    """Write the page of a verdict; returns where it is."""
+    page = _verdict_file(env.store.root / "reports" / job, number)
+    _write(env, page, verdict_page(env, job, number, _file_links("../", job, {})))
+    return page
+
+
 def write_report(env: Environment, job: str, day: Partition | None = None) -> UPath:
     """Write the page of a day and of the one before, or those of the last fortnight; index and dictionary.
 
@@ -86,6 +100,10 @@ def _with_the_one_before(key: str, shown: Mapping[str, str]) -> list[str]:
 
 def _day_file(folder: UPath, key: str) -> UPath:
     return folder / f"{COLUMN}={key}" / _RUN
+
+
+def _verdict_file(folder: UPath, number: int) -> UPath:
+    return folder / _VERDICT.format(number)
 
 
 def _file_links(up: str, job: str, shown: Mapping[str, str]) -> Links:

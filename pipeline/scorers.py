@@ -43,6 +43,14 @@ def history_name(version: ModelVersion, name: str) -> str:
     return f"history/{version.feature_version}/{name}"
 
 
+def history_frames(version: ModelVersion, snapshot: Snapshot) -> dict[str, pd.DataFrame]:
+    """What a snapshot holds of a version's history queries, each indexed by its key."""
+    return {
+        name: history_frame(name, pq.read_table(snapshot.history[history_name(version, name)]), query.key)
+        for name, query in version.history.items()
+    }
+
+
 @dataclass(frozen=True)
 class Scorers:
     """The answerers of one run; `versions` holds the pinned version and, if there is one, the one before."""
@@ -111,8 +119,8 @@ class Scorers:
         if step == "previous_model" and len(self.versions) == 1:
             raise ModelError("a previous champion must be in the promotion history; there is none")
         version = self.versions[1 if step == "previous_model" else 0]
-        code, history = feature_code(version), self._history(version)
-        model = self._load(version, baseline=step == "baseline")
+        code, history = feature_code(version), history_frames(version, self.snapshot)
+        model = load_model(version, self.folder, baseline=step == "baseline")
         output = self.job.declaration.model.output
 
         def answer(rows: pa.RecordBatch) -> Answer:
@@ -123,27 +131,23 @@ class Scorers:
 
         return answer
 
-    def _history(self, version: ModelVersion) -> dict[str, pd.DataFrame]:
-        return {
-            name: history_frame(
-                name, pq.read_table(self.snapshot.history[history_name(version, name)]), query.key
-            )
-            for name, query in version.history.items()
-        }
 
-    def _load(self, version: ModelVersion, *, baseline: bool) -> BaseEstimator:
-        uri, sha256 = (
-            (version.baseline_uri, version.baseline_sha256)
-            if baseline
-            else (version.model_uri, version.model_sha256)
-        )
-        try:
-            file = registry.fetch(uri, self.folder)
-        except OSError as error:
-            raise ModelError(
-                f"the artifact of version {version.version} must be readable; got {type(error).__name__}"
-            ) from error
-        return models.load(file, sha256, version.sklearn_version)
+def load_model(
+    version: ModelVersion, folder: Path, *, baseline: bool = False, anew: bool = False
+) -> BaseEstimator:
+    """A version's registered model or its baseline, fetched into `folder`, hash checked; else ModelError."""
+    uri, sha256 = (
+        (version.baseline_uri, version.baseline_sha256)
+        if baseline
+        else (version.model_uri, version.model_sha256)
+    )
+    try:
+        file = registry.fetch(uri, folder)
+    except OSError as error:
+        raise ModelError(
+            f"the artifact of version {version.version} must be readable; got {type(error).__name__}"
+        ) from error
+    return models.load(file, sha256, version.sklearn_version, anew=anew)
 
 
 def feature_code(version: ModelVersion) -> FeatureCode:

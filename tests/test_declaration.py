@@ -164,7 +164,8 @@ def test_ten_faults_of_ten_kinds_come_in_one_error_each_with_its_line(tmp_path: 
             "train: {",
             "train: {1: 2, ",
             43,
-            "unknown key '1'; accepted: calibrate, holdout_nights, nights, refit, rows_per_day, schedule, seed",
+            "unknown key '1'; accepted: calibrate, holdout_nights, nights, refit, rows_per_day, schedule, "
+            "seed",
         ),
     ],
 )

@@ -20,7 +20,7 @@ __all__ = ["migrate", "rows_table"]
 
 _LOCK = 7_305_414_021
 _SHOWN = ("day_status", "metrics", "outcomes", "quality")
-_REPORTED = (*_SHOWN, "jobs", "runs", "pointer", "promotions", "model_versions", "alerts")
+_REPORTED = (*_SHOWN, "jobs", "runs", "pointer", "promotions", "model_versions", "alerts", "gate_verdicts")
 _COUNTED = "run_no, run_id, row, verdict, rule, column_name"
 """Columns of the quarantine that hold nothing of a row: reports count."""
 _DRAWN = f"{COLUMN}, run_no, score"

@@ -56,19 +56,24 @@ def save(estimator: BaseEstimator, folder: Path, name: str) -> tuple[Path, str]:
     return path, hashlib.sha256(data).hexdigest()
 
 
-def load(path: Path, sha256: str, sklearn_version: str) -> BaseEstimator:
+def load(path: Path, sha256: str, sklearn_version: str, *, anew: bool = False) -> BaseEstimator:
     """The estimator of a model file; nothing of it is parsed before its sha256 is the approved one.
 
-    Raises ModelError: no such file, other bytes, saved by another scikit-learn, a type not on the list.
+    With `anew` it shares nothing with what this process has loaded of the same file before. Raises
+    ModelError: no such file, other bytes, saved by another scikit-learn, a type not on the list.
     """
     data = _approved_bytes(path, sha256)
     _refuse_other_sklearn(path.name, sklearn_version)
-    return _parsed(data, path.name)
+    return _parsed(data, path.name) if anew else _parsed_once(data, path.name)
 
 
 @lru_cache(maxsize=2)
+def _parsed_once(data: bytes, name: str) -> BaseEstimator:
+    """The same estimator as long as the approved bytes are the same: a backfill asks for it every night."""
+    return _parsed(data, name)
+
+
 def _parsed(data: bytes, name: str) -> BaseEstimator:
-    """Parsed once as long as the approved bytes are the same: a backfill asks for them every night."""
     _refuse_foreign_types(data, name)
     import skops.io
 

@@ -16,6 +16,7 @@ from pipeline.adapters.job_tables import rows_table
 from pipeline.adapters.tables import (
     SCHEMA,
     alerts,
+    gate_verdicts,
     jobs,
     metrics,
     model_versions,
@@ -33,12 +34,14 @@ from pipeline.monitoring.report.facts import (
     Realised,
     Reason,
     RunFacts,
+    VerdictFacts,
     VersionFacts,
 )
 from pipeline.monitoring.report.values import Day, Night, Scores
 
 _BINS = 40
 _ALERTS = 25
+_VERDICTS = 25
 
 T = TypeVar("T")
 _Row = Mapping[str, Any] | sa.RowMapping
@@ -222,6 +225,15 @@ def promotion_facts(connection: sa.Connection, job: str) -> list[PromotionFacts]
     statement = sa.select(promotions).where(promotions.c.job == job)
     ordered = statement.order_by(promotions.c.effective_from, promotions.c.promotion_no)
     return [_filled(PromotionFacts, row) for row in connection.execute(ordered).mappings()]
+
+
+def verdict_facts(connection: sa.Connection, job: str, number: int | None = None) -> list[VerdictFacts]:
+    """What the gate said of a job's challengers, the newest first; or only the verdict of that number."""
+    statement = sa.select(gate_verdicts).where(gate_verdicts.c.job == job)
+    if number is not None:
+        statement = statement.where(gate_verdicts.c.verdict_no == number)
+    ordered = statement.order_by(gate_verdicts.c.verdict_no.desc()).limit(_VERDICTS)
+    return [_filled(VerdictFacts, row) for row in connection.execute(ordered).mappings()]
 
 
 def alert_facts(connection: sa.Connection, job: str, day: date | None = None) -> list[AlertFacts]:

@@ -342,3 +342,27 @@ retrain_triggers = Table(
     Index("retrain_triggers_job", "job", "trigger_no"),
     comment="What asked for a new version by itself, and why; append-only",
 )
+
+gate_verdicts = Table(
+    "gate_verdicts",
+    metadata,
+    Column("verdict_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of judging"),
+    _given("job", Text, "Name of the job"),
+    _given("challenger", Integer, "Version that was judged"),
+    _given("champion", Integer, "Version that it was compared with"),
+    _given("first_day", Date, "First of the replayed nights"),
+    _given("last_day", Date, "Last of the replayed nights"),
+    _given("nights", Integer, "Nights that both versions answered"),
+    _given("labels_as_of", _INSTANT, "Labels known later were left out"),
+    _given("outcome", Text, "accept, refuse or not_enough_evidence"),
+    _given("reasons", JSONB, "What each check says: check, outcome and evidence, a sentence"),
+    _given("figures", JSONB, "What was measured: losses of both by night and slice, tests, CPU and memory"),
+    _given("settings", JSONB, "The declared gate at the time"),
+    _now("judged_at", "When the verdict was recorded"),
+    _given("actor", Text, "Who ran the command"),
+    _given("challenger_sha256", Text, "sha256 of the challenger's model file"),
+    _given("champion_sha256", Text, "sha256 of the champion's model file"),
+    CheckConstraint("outcome in ('accept', 'refuse', 'not_enough_evidence')", name="gate_verdicts_outcome"),
+    Index("gate_verdicts_challenger", "job", "challenger", "verdict_no"),
+    comment="What the gate said of a challenger against the champion, on which evidence; append-only",
+)

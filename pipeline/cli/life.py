@@ -1,4 +1,4 @@
-"""Commands of a model's life: train, promote, roll back."""
+"""Commands of a model's life: train, judge, promote, roll back."""
 
 from __future__ import annotations
 
@@ -29,6 +29,31 @@ def train(
     from pipeline.cli.models import run_train
 
     run_train(environment(), job, (first, last), as_of, seed, as_json=as_json)
+
+
+@app.command()
+@guarded
+def gate(
+    job: JobName,
+    version: Annotated[int, typer.Argument(help="The challenger, a registered version.", show_default=False)],
+    champion: Annotated[
+        int | None, typer.Option("--champion", metavar="VERSION", help="The one in force by default.")
+    ] = None,
+    first: Annotated[
+        str | None,
+        typer.Option("--from", metavar="YYYY-MM-DD", help="First night; the newest mature ones by default."),
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last night.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="INSTANT", help="Labels known later are absent; now by default."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a challenger against the champion on nights that it has not seen; prints the verdict."""
+    from pipeline.cli.gate import run_gate
+
+    run_gate(environment(), job, version, champion, (first, last), as_of, as_json=as_json)
 
 
 @app.command()

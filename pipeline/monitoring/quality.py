@@ -138,6 +138,29 @@ def quality(
     return made if decision is None else made | _of_decisions(decision, label, costs)
 
 
+def losses(
+    score: Floats,
+    decision: npt.NDArray[np.bool_] | None,
+    label: Floats,
+    output: Output,
+    costs: Costs | None,
+) -> Floats:
+    """What each of n labelled rows cost, float64 (n,): money where costs are declared, as in `quality`.
+
+    Else the negative log-likelihood of a probability, the squared error of a value: they add up over rows.
+    """
+    if output == "value":
+        error = score - label
+        if costs is None:
+            return np.square(error)
+        return np.where(error > 0, costs.over * error, -costs.under * error)
+    if costs is None or decision is None:
+        return _log_losses(score, label)
+    of_yes = np.where(label > 0, costs.hit, costs.false_alarm)
+    of_no = np.where(label > 0, costs.miss, costs.pass_)
+    return np.where(decision, of_yes, of_no)
+
+
 def auc(score: Floats, label: Floats) -> float:
     """Area under the ROC curve, the Mann-Whitney statistic over its largest value; ties count half.
 
@@ -150,9 +173,13 @@ def auc(score: Floats, label: Floats) -> float:
 
 def log_loss(score: Floats, label: Floats) -> float:
     """Mean negative log-likelihood; scores are kept off 0 and 1 by the machine epsilon."""
+    return float(_log_losses(score, label).mean())
+
+
+def _log_losses(score: Floats, label: Floats) -> Floats:
     epsilon = np.finfo(np.float64).eps
     kept = np.clip(score, epsilon, 1 - epsilon)
-    return float(-(xlogy(label, kept) + xlogy(1 - label, 1 - kept)).mean())
+    return np.asarray(-(xlogy(label, kept) + xlogy(1 - label, 1 - kept)), dtype=np.float64)
 
 
 def calibration_error(score: Floats, label: Floats) -> float:

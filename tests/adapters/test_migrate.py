@@ -343,7 +343,7 @@ def is_refused(connection: psycopg.Connection, statement: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("table", ["promotions", "model_versions"])
+@pytest.mark.parametrize("table", ["promotions", "model_versions", "gate_verdicts"])
 def test_what_is_append_only_refuses_every_change(warehouse: Warehouse, table: str) -> None:
     for change in ("update {} set job = 'x'", "delete from {}", "truncate {}"):
         with pytest.raises(errors.RaiseException, match=f"{table} is append-only"):

@@ -168,6 +168,28 @@ class VersionFacts:
 
 
 @dataclass(frozen=True)
+class VerdictFacts:
+    """What the gate said of a challenger; `reasons` and `figures` as they are recorded."""
+
+    verdict_no: int
+    job: str
+    challenger: int
+    champion: int
+    first_day: date
+    last_day: date
+    nights: int
+    labels_as_of: datetime
+    outcome: Literal["accept", "refuse", "not_enough_evidence"]
+    reasons: Sequence[Mapping[str, str]]
+    figures: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    judged_at: datetime
+    actor: str
+    challenger_sha256: str
+    champion_sha256: str
+
+
+@dataclass(frozen=True)
 class AlertFacts:
     """An alert that was told."""
 

@@ -22,7 +22,7 @@ from pipeline.monitoring.report.axes import (
 class Series:
     """One line over days; a day without a value is a gap.
 
-    `look` is solid, dashed or dotted. `errors` say by how much each value may be off.
+    `look` is solid, dashed, dotted, or points without a line. `errors` say by how much each value may be off.
     """
 
     name: str
@@ -50,6 +50,25 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A horizontal line, such as a limit."""
+
+    value: float
+    text: str
+    look: str = "grid"
+    """grid or threshold."""
+
+
+@dataclass(frozen=True)
+class DrawnLevel:
+    """A level as geometry."""
+
+    at: float
+    text: str
+    look: str
+
+
+@dataclass(frozen=True)
 class Drawn:
     """A series as an SVG path, with its last point, its value and its day as text."""
 
@@ -67,7 +86,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Lines over days; `marks` are vertical, `bound` is a horizontal line."""
+    """Lines over days; `marks` are vertical, `levels` horizontal lines."""
 
     title: str
     note: str
@@ -76,6 +95,7 @@ class LineChart:
     y_ticks: tuple[Tick, ...]
     marks: tuple[Tick, ...]
     summary: str
+    levels: tuple[DrawnLevel, ...] = ()
     frame: Frame = FRAME
 
 
@@ -87,6 +107,7 @@ def line_chart(
     note: str = "",
     unit: str = "",
     from_zero: bool = False,
+    levels: Sequence[Level] = (),
 ) -> LineChart | None:
     """A chart of what is there; None where no series has a value. `unit` is `%` for shares, else a suffix."""
     known = [(day, value) for one in series for day, value in one.values if value is not None]
@@ -96,6 +117,7 @@ def line_chart(
     first, last = min(days), max(days)
     values = [value for _, value in known]
     values += [edge for one in series for _, *edges in one.edges for edge in edges]
+    values += [level.value for level in levels]
     low, high = min(values), max(values)
     if from_zero:
         low, high = min(low, 0.0), high or (0.01 if unit == "%" else 1.0)
@@ -112,6 +134,7 @@ def line_chart(
         y_ticks=tuple(Tick(up(value), tick_text(value, ticks, unit)) for value in ticks),
         marks=tuple(Tick(across(mark.day.toordinal()), mark.text) for mark in shown),
         summary="; ".join(f"{line.name}: {line.last_text} on {last}" for line in lines),
+        levels=tuple(DrawnLevel(up(level.value), level.text, level.look) for level in levels),
     )
 
 
@@ -127,8 +150,9 @@ def _drawn(series: Series, across: Scale, up: Scale, unit: str) -> Drawn | None:
     if newest is None:
         return None
     kept = [run for run in runs if run]
-    path = " ".join("M" + " L".join(f"{x:g},{y:g}" for x, y in run) for run in kept if len(run) > 1)
-    dots = tuple(run[0] for run in kept if len(run) == 1)
+    joined = [] if series.look == "points" else [run for run in kept if len(run) > 1]
+    path = " ".join("M" + " L".join(f"{x:g},{y:g}" for x, y in run) for run in joined)
+    dots = tuple(point for run in kept if run not in joined for point in run)
     return Drawn(
         name=series.name,
         look=series.look,

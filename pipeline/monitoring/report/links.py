@@ -17,6 +17,8 @@ class Links:
     """Of a job's name."""
     run: Callable[[str, str, str], str | None]
     """Of a job's name, a run's id and its day, YYYY-MM-DD."""
+    verdict: Callable[[str, int], str | None] = lambda *_: None
+    """Of a job's name and a verdict's number."""
 
 
 NO_LINKS = Links(jobs=None, job=lambda _: None, dictionary=lambda _: None, run=lambda *_: None)

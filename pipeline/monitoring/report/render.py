@@ -10,13 +10,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.monitoring.dictionary import PARTS
-from pipeline.monitoring.report import trends, wording
+from pipeline.monitoring.report import trends, verdict, wording
 from pipeline.monitoring.report.calendar import months
 from pipeline.monitoring.report.drift import SHOWN, drift
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.links import Links
 from pipeline.monitoring.report.quality import slices, whole
-from pipeline.monitoring.report.values import DictionaryPage, JobLine, JobPage, RunPage
+from pipeline.monitoring.report.values import DictionaryPage, JobLine, JobPage, RunPage, VerdictPage
 from pipeline.monitoring.report.weekly import weeks
 
 _FILTERS = (
@@ -79,6 +79,21 @@ def jobs_html(lines: tuple[JobLine, ...], links: Links) -> str:
     return _render("jobs.html", lines=lines, links=links)
 
 
+def verdict_html(page: VerdictPage, links: Links) -> str:
+    """One verdict of the gate: each reason, night by night, slice by slice, what was tested and measured."""
+    return _render(
+        "verdict.html",
+        page=page,
+        links=links,
+        verdict=page.verdict,
+        figures=page.verdict.figures,
+        whole=verdict.whole(page.verdict),
+        charts_of_nights=verdict.charts(page.verdict),
+        slices=verdict.slices(page.verdict),
+        metrics=verdict.metrics(page.verdict),
+    )
+
+
 def dictionary_html(page: DictionaryPage, links: Links) -> str:
     """What analysts may read of a job, column by column, and what every metric means."""
     return _render("dictionary.html", page=page, links=links, metrics=PARTS)
@@ -99,8 +114,12 @@ def _templates() -> Environment:
     )
     templates.filters.update({each.__name__: each for each in _FILTERS})
     templates.filters["part_of"] = wording.part_of
+    templates.filters["change"] = wording.change
     templates.globals.update(
         headline=wording.headline,
+        verdict_headline=wording.verdict_headline,
+        outcome_words=wording.OUTCOME,
+        check_words=wording.CHECK,
         status_words=wording.STATUS,
         status_signs=wording.SIGN,
         unknown=wording.UNKNOWN,

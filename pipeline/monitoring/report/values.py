@@ -17,6 +17,7 @@ from pipeline.monitoring.report.facts import (
     RunFacts,
     Status,
     TableFacts,
+    VerdictFacts,
     VersionFacts,
 )
 
@@ -106,6 +107,18 @@ class JobPage:
     versions: tuple[VersionFacts, ...]
     promotions: tuple[PromotionFacts, ...]
     alerts: tuple[AlertFacts, ...]
+    verdicts: tuple[VerdictFacts, ...] = ()
+    """What the gate said last, the newest first."""
+
+
+@dataclass(frozen=True)
+class VerdictPage:
+    """Everything that the page of a verdict shows."""
+
+    job: JobFacts
+    verdict: VerdictFacts
+    promotions: tuple[PromotionFacts, ...]
+    """Those of the challenger."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.monitoring.report.axes import figure
-from pipeline.monitoring.report.facts import RunFacts, Status
+from pipeline.monitoring.report.facts import RunFacts, Status, VerdictFacts
 
 UNKNOWN = "–"
 
@@ -26,6 +26,20 @@ SIGN: Mapping[Status, str] = {
 }  # fmt: skip
 """What tells states apart beside their colour."""
 
+OUTCOME: Mapping[str, str] = {
+    "accept": "✓ accepted", "refuse": "× refused", "not_enough_evidence": "… not enough evidence",
+}  # fmt: skip
+CHECK: Mapping[str, str] = {
+    "quality": "Quality and cost",
+    "slices": "Slices",
+    "calibration": "Calibration",
+    "behaviour": "Declared behaviour",
+    "robustness": "Strange inputs",
+    "golden_rows": "Golden rows",
+    "latency": "Latency",
+    "memory": "Memory",
+}
+
 
 def count(value: float | None) -> str:
     """Rows, with thousands apart."""
@@ -37,6 +51,11 @@ def share(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return "< 0.1 %" if 0 < value < 0.0005 else figure(value, "%")
+
+
+def change(value: float | None) -> str:
+    """A relative difference in percent, with its sign."""
+    return UNKNOWN if value is None else f"{100 * value:+.1f} %".replace("-", "−")
 
 
 def part_of(part: int | None, whole: int | None) -> str:
@@ -113,3 +132,14 @@ def headline(run: RunFacts) -> str:
     return (
         f"{answered}; {' and '.join(others) if others else 'no fallback was needed and no row was withheld'}."
     )
+
+
+def verdict_headline(verdict: VerdictFacts) -> str:
+    """What the gate said, in a sentence."""
+    against = f"version {verdict.challenger} against champion {verdict.champion}, on {verdict.nights} nights"
+    if verdict.outcome == "accept":
+        return f"Accepted: {against}. An owner may promote it."
+    refusing = [CHECK[one["check"]].lower() for one in verdict.reasons if one["outcome"] == "refuse"]
+    if refusing:
+        return f"Refused: {against}, by {', '.join(refusing)}."
+    return f"Not enough evidence yet: {against}. More nights may tell."

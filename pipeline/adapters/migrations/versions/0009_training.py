@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 
 GUARD = """
 create trigger retrain_triggers_append_only before update or delete or truncate on nightshift.retrain_triggers

@@ -1,0 +1,215 @@
+"""The gate over real replayed nights of the toy job: good, shuffled and barely tried challengers."""
+
+from __future__ import annotations
+
+import gc
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.reports import PageReader
+from support.toy import JOB, quiet_mlflow
+from typer.testing import CliRunner
+
+from pipeline import reporting
+from pipeline.adapters import verdict_book
+from pipeline.cli.main import app
+from pipeline.errors import FatalError, UsageError
+from pipeline.gate import Judged, judge
+from pipeline.partition import Partition
+
+if TYPE_CHECKING:
+    from support.toy import Toy
+
+pytestmark = pytest.mark.integration
+
+MATURE = datetime(2024, 2, 20, tzinfo=UTC)
+"""When all of the source's nights have their labels."""
+SHORT = (Partition.parse("2024-01-26"), Partition.parse("2024-01-28"))
+
+
+def judged(toy: Toy, challenger: int, champion: int | None = None, **asked: Any) -> Judged:
+    with quiet_mlflow():
+        return judge(toy.env, JOB, challenger, champion, **({"as_of": MATURE} | asked))
+
+
+def outcomes(made: Judged) -> dict[str, str]:
+    return {reason.check: reason.outcome for reason in made.verdict.reasons}
+
+
+def shuffled(toy: Toy) -> int:
+    """A version that learned from labels of other rows."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "kind": pd.Series(random.choice(["ball", "doll", "kite"], 400), dtype="str"),
+            "amount": random.uniform(0, 100, 400),
+            "sold_share_7d": random.uniform(0, 1, 400),
+        }
+    )
+    from pipeline.scorers import feature_code
+
+    model = feature_code(toy.version(1)).module.make_model()
+    return toy.register(model.fit(frame, random.random(400) < 0.5))
+
+
+def test_a_good_challenger_is_accepted_and_the_verdict_is_kept_with_its_evidence(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8}\ntrain: {")
+    made = judged(toy, 1, champion=2)
+    assert made.verdict.outcome == "accept"
+    assert set(outcomes(made).values()) == {"accept"}
+    with toy.env.engine.connect() as connection:
+        kept = verdict_book.newest(connection, JOB, 1)
+    assert kept is not None
+    assert (kept.verdict_no, kept.outcome, kept.reasons) == (made.verdict_no, "accept", made.verdict.reasons)
+    assert (kept.nights, kept.first_day, kept.last_day) == (8, date(2024, 2, 2), date(2024, 2, 9))
+    assert (kept.challenger_sha256, kept.champion_sha256) == tuple(
+        toy.version(number).model_sha256 for number in (1, 2)
+    )
+    assert kept.settings["nights"] == 8
+
+
+def test_a_challenger_with_shuffled_labels_is_refused_with_reasons(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "  label: sold\n", "  label: sold\n  slices: [kind]\n")
+    toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8, slice_rows: 100}\ntrain: {")
+    made = judged(toy, shuffled(toy))
+    assert made.verdict.outcome == "refuse"
+    assert outcomes(made) | {"calibration": "any"} == {
+        "quality": "refuse", "slices": "refuse", "calibration": "any", "behaviour": "accept",
+        "robustness": "accept", "golden_rows": "accept", "latency": "accept", "memory": "accept",
+    }  # fmt: skip
+    page = PageReader(Path(made.page.path).read_text(encoding="utf-8")).text
+    assert "Refused: version 3 against champion 1, on 8 nights, by quality and cost, slices" in page
+    assert page.startswith("toy version 3")
+
+
+def test_a_challenger_with_few_nights_gets_not_enough_evidence(toy: Toy) -> None:
+    made = judged(toy, 1, champion=2, as_of=datetime(2024, 1, 18, tzinfo=UTC))
+    assert (made.first.key, made.last.key) == ("2024-01-11", "2024-01-15")
+    assert made.verdict.outcome == "not_enough_evidence"
+
+
+def test_only_nights_that_the_challenger_has_not_seen_judge_it(toy: Toy) -> None:
+    seen = Partition(toy.version(1).trained_to)
+    with pytest.raises(
+        UsageError, match=r"must lie after 2024-01-10, as it has seen the labels up to that one"
+    ):
+        judged(toy, 1, champion=2, span=(seen, SHORT[1]))
+    with pytest.raises(FatalError, match="and have mature labels, 2 days later; got none at"):
+        judged(toy, 1, champion=2, as_of=datetime(2024, 1, 12, tzinfo=UTC))
+
+
+def test_a_champion_that_has_seen_the_nights_is_told(toy: Toy) -> None:
+    made = judged(toy, 2, span=(Partition.parse("2024-01-08"), Partition.parse("2024-01-12")))
+    page = PageReader(Path(made.page.path).read_text(encoding="utf-8")).text
+    assert "The champion was trained on 3 of these nights, to 2024-01-10: that favours it." in page
+
+
+def test_a_version_cannot_challenge_itself_nor_the_future(toy: Toy) -> None:
+    with pytest.raises(UsageError, match="must be another version than the champion"):
+        judged(toy, 1)
+    with pytest.raises(UsageError, match="must not lie in the future"):
+        judged(toy, 2, as_of=datetime(2999, 1, 1, tzinfo=UTC))
+
+
+def test_labels_not_known_yet_are_absent(toy: Toy) -> None:
+    late = datetime(2024, 2, 25, tzinfo=UTC)
+    toy.execute("update source.toy_sales set known_at = %s where day = %s", late, SHORT[1].day)
+    assert {one["day"]: one["rows"] for one in figures(toy, judged(toy, 2, span=SHORT))} == {
+        "2024-01-26": 200, "2024-01-27": 200,
+    }  # fmt: skip
+
+
+def figures(toy: Toy, made: Judged) -> list[dict[str, Any]]:
+    ((nights,),) = toy.query(
+        "select figures -> 'nights' from nightshift.gate_verdicts where verdict_no = %s", made.verdict_no
+    )
+    return list(nights)
+
+
+def test_a_night_that_would_not_have_been_published_is_left_out_and_told(toy: Toy) -> None:
+    toy.execute("delete from source.toy where day = %s", SHORT[0].day)
+    made = judged(toy, 2, span=SHORT)
+    assert [one["day"] for one in figures(toy, made)] == ["2024-01-27", "2024-01-28"]
+    assert "EmptyPartition" in Path(made.page.path).read_text(encoding="utf-8")
+
+
+def test_each_version_answers_with_its_own_features_and_queries(toy: Toy) -> None:
+    halved = toy.own_extract(
+        "select * from toy where day = :day", "select * from toy where day = :day and id <= 100"
+    )
+    assert {one["rows"] for one in figures(toy, judged(toy, halved, span=SHORT))} == {100}
+    other = toy.own_features('"amount": rows["amount"],', '"amount": rows["amount"] * 0,')
+    (first, *_) = figures(toy, judged(toy, other, span=SHORT))
+    assert first["loss"]["challenger"] > 1.5 * first["loss"]["champion"]
+
+
+def test_the_same_version_under_another_number_loses_the_same(toy: Toy) -> None:
+    made = judged(toy, toy.register_like(1), span=SHORT)
+    assert all(one["loss"]["champion"] == one["loss"]["challenger"] for one in figures(toy, made))
+    assert outcomes(made)["golden_rows"] == "accept"
+
+
+def test_a_challenger_whose_features_fail_on_real_rows_is_refused(toy: Toy) -> None:
+    broken = toy.own_features('"amount": rows["amount"],', '"amount": rows["amount"] / 0,')
+    made = judged(toy, broken, span=SHORT)
+    assert made.verdict.outcome == "refuse"
+    assert (
+        "scores of 2024-01-26: 200 of 200 rows"
+        in {r.check: r.evidence for r in made.verdict.reasons}["robustness"]
+    )
+
+
+def test_declared_behaviour_is_tested_on_real_rows(toy: Toy) -> None:
+    toy.edit(
+        "dags/toy.yaml",
+        "train: {",
+        "gate: {behaviour: {rising: [amount], falling: [sold_share_7d], invariant: [kind]}}\ntrain: {",
+    )
+    told = {reason.check: reason.evidence for reason in judged(toy, 2, span=SHORT).verdict.reasons}[
+        "behaviour"
+    ]
+    assert "sold_share_7d falling: 200 of 200 rows" in told
+    assert "kind invariant" in told
+    assert "amount rising" not in told
+
+
+def test_behaviour_of_a_column_that_is_no_feature_cannot_be_judged(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "train: {", "gate: {behaviour: {rising: [amont, kind]}}\ntrain: {")
+    with pytest.raises(
+        FatalError, match=r"'amont' must be a number; did you mean 'amount'\?; 'kind' must be"
+    ):
+        judged(toy, 2, span=SHORT)
+
+
+def command(toy: Toy, *words: str) -> tuple[int, str]:
+    """Exit code and stdout of `nightshift gate toy …` in this process."""
+    with quiet_mlflow():
+        result = CliRunner().invoke(app, ["gate", JOB, *words], env=toy.variables)
+        told = result.exit_code, result.stdout
+        del result
+        gc.collect()  # otherwise the end of its process closes a command's connections
+    return told
+
+
+def test_the_command_ends_well_whatever_the_outcome_and_says_where_the_page_is(toy: Toy) -> None:
+    span = ["--from", SHORT[0].key, "--to", SHORT[1].key]
+    code, told = command(toy, "2", *span, "--as-of", "2024-02-20", "--json")
+    assert code == 0
+    report = json.loads(told)
+    assert report["outcome"] == "not_enough_evidence"
+    assert (report["challenger"], report["champion"]) == (2, 1)
+    assert Path(report["page"]).is_file()
+    assert command(toy, "2", "--from", SHORT[0].key)[0] == 2
+    assert command(toy, "2", "--as-of", "2024-01-02")[0] == 1
+
+
+def test_the_page_of_another_jobs_verdict_is_not_shown(toy: Toy) -> None:
+    made = judged(toy, 2, span=SHORT)
+    assert "toy version 2" in PageReader(reporting.verdict_page(toy.env, JOB, made.verdict_no)).text
+    with pytest.raises(UsageError, match="there is none of that number"):
+        reporting.verdict_page(toy.env, "other", made.verdict_no)
