@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
@@ -35,7 +35,8 @@ def outcomes_dag(job: Job) -> DAG:
     ) as dag:
         fired = task(pool=POOL)(tasks.evaluate)(job.name)
         if declared.retrain:
-            task(outlets=[retrain_asset(job.name)])(tasks.retrain)(fired)
+            retrain: Any = task(outlets=[retrain_asset(job.name)])(tasks.retrain)
+            retrain(fired)
     return dag
 
 

@@ -59,8 +59,8 @@ def _tasks(job: Job) -> None:
     verdict = task(**works)(tasks.gate)(job.name, wanted, version)
     accepted = task(**works)(tasks.refit)(job.name, wanted, verdict)
     approval = _approval(job)
-    promoted = task(tasks.promote)(job.name, accepted, approval.output)
-    chain(accepted, approval, promoted)
+    promote: Any = task(tasks.promote)
+    chain(accepted, approval, promote(job.name, accepted, approval.output))
 
 
 def _approval(job: Job) -> ApprovalOperator:

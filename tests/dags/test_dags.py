@@ -187,3 +187,18 @@ def test_a_fault_of_the_labels_fails_and_its_owner_is_told(airflow: Airflow) -> 
     (alert,) = airflow.toy.rows("select job, day, kind, message from nightshift.alerts")
     assert (alert["job"], alert["day"], alert["kind"]) == ("toy", None, "failed")
     assert "FatalError: labels must be true or false" in alert["message"]
+
+
+def test_a_challenger_that_the_gate_does_not_accept_ends_green_and_asks_nobody(airflow: Airflow) -> None:
+    airflow.toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8}\ntrain: {")
+    (told,) = airflow.runs("toy__train", {"from": "2024-01-01", "to": "2024-01-05"})
+    assert told["state"] == "success"
+    done = {"resolve[-1]", "train[-1]", "gate[-1]"}
+    assert {name for name, state in told["tasks"].items() if state == "success"} == done
+    assert {told["tasks"][f"{name}[-1]"] for name in ("refit", "approve", "promote")} == {"skipped"}
+    assert any(
+        "refuse, verdict 1" in note and "page: /nightshift/jobs/toy/verdicts/1" in note
+        for note in told["notes"]
+    )
+    assert airflow.toy.query("select max(version) from nightshift.promotions") == [(1,)]
+    assert airflow.toy.version(3).trigger == "manual"
