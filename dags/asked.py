@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -63,6 +63,63 @@ def asked(job: Job, dag_run: Any, params: Mapping[str, Any], now: datetime) -> A
         by=f"{dag_run.triggering_user_name or 'airflow'}, {dag_run.run_id}",
         dry_run=bool(params.get("dry_run")) and trigger == "manual",
     )
+
+
+@dataclass(frozen=True)
+class AskedTraining:
+    """What the tasks of one training share; small and plain, as it goes through XCom.
+
+    `first` and `last` are the nights to learn from, none where the newest are meant; a refit goes on to
+    `newest`.
+    """
+
+    first: str | None
+    last: str | None
+    as_of: str
+    seed: int | None
+    trigger: str
+    evidence: str | None
+    newest: str | None = None
+
+
+def asked_training(
+    dag_run: Any, params: Mapping[str, Any], events: Sequence[Mapping[str, Any]], now: datetime
+) -> AskedTraining:
+    """What a DAG run asks for, by a person, by the clock, or by the `events` of triggers that fired.
+
+    Raises UsageError where only one of the two days is named.
+    """
+    first, last = params.get("from"), params.get("to")
+    if (first is None) is not (last is None):
+        raise UsageError(f"a training must name its first and its last night, or none; got {first or last}")
+    run_type = str(getattr(dag_run.run_type, "value", dag_run.run_type))
+    trigger = events[0]["kind"] if events else {"scheduled": "schedule"}.get(run_type, "manual")
+    return AskedTraining(
+        first=first,
+        last=last,
+        as_of=params.get("as_of") or now.isoformat(),
+        seed=params.get("seed"),
+        trigger=trigger,
+        evidence="; ".join(event["evidence"] for event in events) or None,
+    )
+
+
+def approver(response: Mapping[str, Any], approvers: Sequence[str]) -> tuple[str, str]:
+    """The login that has answered, and the declared approver in whose name.
+
+    A login that is no approver's own may name one where the form asks for it. Raises UsageError where nobody
+    who may has agreed.
+    """
+    login = response["responded_by_user"]["name"]
+    named = (response.get("params_input") or {}).get("approved_by")
+    who = login if login in approvers else str(named)
+    if who not in approvers:
+        raise UsageError(
+            f"one of {', '.join(approvers)} must approve; got {login!r}"
+            + (f" for {who!r}" if named else "")
+            + ". Clear the task approve to ask again"
+        )
+    return login, who
 
 
 def name_of_run(job: str, day: str, dag_run: Any) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dags.nightly import score_dag
 from dags.outcomes import outcomes_dag
 from dags.rollout import rollout_dag
+from dags.training import training_dag
 from pipeline.declaration import load_job
 from pipeline.settings import Settings
 
@@ -17,5 +18,6 @@ if TYPE_CHECKING:
 def dags_of(name: str) -> dict[str, DAG]:
     """The job's DAGs, one a kind."""
     job = load_job(Settings().project, name)
-    dags = [score_dag(job), rollout_dag(job), *([outcomes_dag(job)] if job.declaration.outcomes else [])]
+    labelled = (outcomes_dag, training_dag) if job.declaration.outcomes else ()
+    dags = [score_dag(job), rollout_dag(job), *(dag_of(job) for dag_of in labelled)]
     return {dag.dag_id: dag for dag in dags}

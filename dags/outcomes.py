@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
 from dags import tasks
 from dags.nightly import POOL, task_defaults
 from dags.notices import notify_failure
+from dags.training import retrain_asset
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def outcomes_dag(job: Job) -> DAG:
-    """evaluate, at the cut-off's clock time of each day."""
+    """The DAG evaluate → retrain, at the cut-off's clock time; retrain where triggers are declared."""
     declared = job.declaration
     cutoff, zone = declared.schedule.cutoff, declared.schedule.timezone
     with DAG(
@@ -32,7 +33,10 @@ def outcomes_dag(job: Job) -> DAG:
         default_args=task_defaults(job),
         on_failure_callback=notify_failure,
     ) as dag:
-        task(pool=POOL)(tasks.evaluate)(job.name)
+        fired = task(pool=POOL)(tasks.evaluate)(job.name)
+        if declared.retrain:
+            retrain: Any = task(outlets=[retrain_asset(job.name)])(tasks.retrain)
+            retrain(fired)
     return dag
 
 
@@ -55,5 +59,5 @@ def _documentation(job: Job) -> str:
         f"Joins labels once they are mature, {days} days after a day's end, and judges the run that readers "
         "saw when they decided; a run that was published later is judged apart, as hindsight. Late and "
         "corrected labels of the last 35 days are judged again. Writes `nightshift.outcomes`; read "
-        "`nightshift.quality`."
+        "`nightshift.quality`. Where a declared trigger of retraining fires, starts the training DAG."
     )

@@ -23,7 +23,7 @@ NOTE = "note"
 def resolve_day(job: str) -> dict[str, Any]:
     """Which day, which model policy, by whom."""
     context: Any = get_current_context()
-    return asdict(asked(_job(job), context["dag_run"], context["params"], datetime.now(UTC)))
+    return asdict(asked(job_of(job), context["dag_run"], context["params"], datetime.now(UTC)))
 
 
 def wait_for_source(job: str, wanted: dict[str, Any]) -> bool:
@@ -31,10 +31,10 @@ def wait_for_source(job: str, wanted: dict[str, Any]) -> bool:
     from pipeline import steps
 
     partition = Partition.parse(wanted["day"])
-    cutoff = _job(job).instants(partition).cutoff
+    cutoff = job_of(job).instants(partition).cutoff
     if datetime.now(UTC) < cutoff:
         raise AirflowRescheduleException(cutoff)  # type: ignore[no-untyped-call]
-    return steps.source_ready(_environment(), job, partition)
+    return steps.source_ready(environment(), job, partition)
 
 
 def plan(job: str, wanted: dict[str, Any]) -> str:
@@ -52,17 +52,17 @@ def plan(job: str, wanted: dict[str, Any]) -> str:
         triggered_by=given.by,
     )
     if given.dry_run:
-        told = steps.preview(_environment(), request)
+        told = steps.preview(environment(), request)
         context["ti"].xcom_push(key=NOTE, value=told)
         raise AirflowSkipException(told)
-    return steps.plan(_environment(), request).run_id
+    return steps.plan(environment(), request).run_id
 
 
 def extract(run_name: str) -> None:
     """Read the partition once into the sealed snapshot."""
     from pipeline import steps
 
-    env = _environment()
+    env = environment()
     steps.extract(env, steps.run_named(env, run_name), sharded=True)
 
 
@@ -70,7 +70,7 @@ def validate(run_name: str) -> list[int]:
     """Judge the snapshot by the suite; gives the shards."""
     from pipeline import steps
 
-    env = _environment()
+    env = environment()
     run = steps.run_named(env, run_name)
     steps.validate(env, run)
     return steps.parts(env, run)
@@ -82,7 +82,7 @@ def score(run_name: str, part: int) -> None:
 
     context: Any = get_current_context()
     context["shard"] = part + 1
-    env = _environment()
+    env = environment()
     steps.score(env, steps.run_named(env, run_name), part)
 
 
@@ -90,7 +90,7 @@ def publish(run_name: str) -> None:
     """Prove conservation and let readers see the run; tell Airflow that the day is there."""
     from pipeline import steps
 
-    env = _environment()
+    env = environment()
     context: Any = get_current_context()
     record = steps.publish(env, steps.run_named(env, run_name))
     if record["status"] != "published":
@@ -109,7 +109,7 @@ def report(run_name: str) -> None:
     from pipeline import alerting, monitor, steps
 
     context: Any = get_current_context()
-    env = _environment()
+    env = environment()
     run = steps.run_named(env, run_name)
     try:
         monitor.monitor(env, run)
@@ -119,19 +119,25 @@ def report(run_name: str) -> None:
         alerting.retry_undelivered(env, run.job)
 
 
-def evaluate(job: str) -> None:
-    """Judge what is mature, or the days that the form names; estimate what waits for its labels."""
-    from pipeline import estimates, outcomes
+def evaluate(job: str) -> list[dict[str, Any]]:
+    """Judge what is mature, or the days that the form names; estimate what waits for its labels.
+
+    Gives the triggers of retraining that fire, small and plain.
+    """
+    from pipeline import estimates, outcomes, retraining
     from pipeline.partition import EVER
 
     context: Any = get_current_context()
     params = context["params"]
     first, last = params.get("from"), params.get("to")
     span = (Partition.parse(first or last), Partition.parse(last or first)) if first or last else None
-    env = _environment()
+    env = environment()
     done = outcomes.evaluate(env, job, span)
-    context["ti"].xcom_push(key=NOTE, value=outcomes.note(job, done))
     estimates.estimate_days(env, job, span or EVER, missing_only=True)
+    fired = retraining.evaluate_triggers(env, job, dag_run_id=context["dag_run"].run_id)
+    told = [outcomes.note(job, done), *(f"- {line}" for line in retraining.told(fired))]
+    context["ti"].xcom_push(key=NOTE, value="\n".join(told))
+    return [{"kind": each.kind, "evidence": each.evidence, "trigger_no": each.trigger_no} for each in fired]
 
 
 def roll_out(job: str) -> None:
@@ -143,20 +149,35 @@ def roll_out(job: str) -> None:
     by = f"{dag_run.triggering_user_name or 'airflow'}, {dag_run.run_id}"
     action, reason = given["action"], given["reason"] or f"{given['action']} from the form"
     if action == "stop":
-        row = rollouts.stop(_environment(), job, reason=reason, actor=by)
+        row = rollouts.stop(environment(), job, reason=reason, actor=by)
     else:
         asked = {name: given.get(name) for name in ("version", "share", "approved_by")}
-        row = rollouts.start(_environment(), job, action, reason=reason, actor=by, **asked)
+        row = rollouts.start(environment(), job, action, reason=reason, actor=by, **asked)
     context["ti"].xcom_push(key=NOTE, value=rollouts.told(row))
 
 
-def _job(name: str) -> Job:
+def retrain(fired: list[dict[str, Any]]) -> None:
+    """Start the training DAG where a trigger has fired."""
+    if not fired:
+        raise AirflowSkipException("no trigger of retraining has fired")
+    context: Any = get_current_context()
+    (asset,) = context["task"].outlets
+    context["outlet_events"][asset].extra = {
+        "kind": fired[0]["kind"],
+        "evidence": "; ".join(f"{each['kind']}: {each['evidence']}" for each in fired),
+        "triggers": [each["trigger_no"] for each in fired],
+    }
+
+
+def job_of(name: str) -> Job:
+    """The declaration as it stands in the project."""
     from pipeline.declaration import load_job
 
-    return load_job(_environment().project, name)
+    return load_job(environment().project, name)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where this task works."""
     from pipeline.environment import Environment
     from pipeline.settings import Settings
 

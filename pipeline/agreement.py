@@ -10,7 +10,7 @@ from pipeline.fields import Place
 from pipeline.partition import COLUMN
 
 if TYPE_CHECKING:
-    from pipeline.job import Alerts, Extract, Fallback, Model, Outcomes, Publish, Schedule
+    from pipeline.job import Alerts, Extract, Fallback, Model, Outcomes, Publish, Retrain, Schedule, Train
 
 Faults = Iterator[tuple[Place, str]]
 
@@ -85,6 +85,33 @@ def outcome_faults(outcomes: Outcomes | None, extract: Extract | None, model: Mo
         for name in unfit[model.output]:
             if name.replace("pass", "pass_") in outcomes.costs.model_fields_set:
                 yield ("outcomes", "costs", name), f"must be left out where model.output is {model.output}"
+
+
+def train_faults(train: Train, model: Model | None, outcomes: Outcomes | None) -> Faults:
+    """Only probabilities are calibrated, and labels come from the outcomes."""
+    if model and model.output == "value" and train.calibrate is not None:
+        yield ("train", "calibrate"), f"must be left out where model.output is value; got {train.calibrate}"
+    if train.schedule is not None and outcomes is None:
+        yield ("train", "schedule"), "must be left out without outcomes: these bring the labels"
+
+
+def retrain_faults(retrain: Retrain | None, outcomes: Outcomes | None) -> Faults:
+    """Triggers need outcomes, and a cost needs costs; a cool-down is of a trigger that is there."""
+    if retrain is None:
+        return
+    if outcomes is None:
+        yield (
+            ("retrain",),
+            "must be left out without outcomes: triggers wait for their evaluation",
+        )
+    elif retrain.cost_above is not None and outcomes.costs is None:
+        yield ("retrain", "cost_above"), "must be left out without outcomes.costs"
+    for kind in retrain.own_cool_down_days:
+        if not getattr(retrain, kind):
+            yield (
+                ("retrain", "own_cool_down_days", kind),
+                f"must be of a declared trigger; {kind} is none",
+            )
 
 
 def gain_faults(gain: float, margin: float | None) -> Faults:

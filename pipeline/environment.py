@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pipeline.adapters.embedded import EmbeddedServer
-from pipeline.adapters.store import Store
+from pipeline.adapters.store import Store, sha256_of
 from pipeline.adapters.warehouse import warehouse_engine
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
@@ -72,6 +72,12 @@ class Environment:
     def project(self) -> Path:
         """The folder that holds dags/, features/ and expectations/."""
         return self.settings.project
+
+    @cached_property
+    def lock_sha256(self) -> str | None:
+        """The sha256 of the project's requirements.lock, which pins what is installed; None without one."""
+        lock = self.project / "requirements.lock"
+        return sha256_of(lock) if lock.is_file() else None
 
     @cached_property
     def code_version(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import time
 from difflib import get_close_matches
@@ -79,11 +80,39 @@ def _clock(value: object) -> object:
     return clock
 
 
+_CRON_FIELDS = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+    ("day of the week", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
+)  # fmt: skip
+_CRON_PART = re.compile(r"(?:\*|([0-9a-z]+)(?:-([0-9a-z]+))?)(?:/([1-9]\d?))?")
+
+
+def _cron(text: str) -> str:
+    fields = text.split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise ValueError(f"must be a cron text of 5 fields such as '0 5 1 * *'; got {text[:40]!r}")
+    for got, (name, lowest, highest, words) in zip(fields, _CRON_FIELDS, strict=True):
+        for part in got.lower().split(","):
+            found = _CRON_PART.fullmatch(part)
+            ends = [word for word in (found.groups()[:2] if found else ("?",)) if word]
+            if not all(_within_field(word, lowest, highest, words) for word in ends):
+                raise ValueError(f"its {name} must be from {lowest} to {highest}, * or a list; got {part!r}")
+    return text
+
+
+def _within_field(word: str, lowest: int, highest: int, words: tuple[str, ...]) -> bool:
+    return word in words or (word.isdecimal() and lowest <= int(word) <= highest)
+
+
 Name = Annotated[str, AfterValidator(identifier)]
 Text = Annotated[str, AfterValidator(_filled)]
 Table = Annotated[str, AfterValidator(_table)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Clock = Annotated[time, BeforeValidator(_clock)]
+Cron = Annotated[str, AfterValidator(_cron)]
 Score = Annotated[float, Field(allow_inf_nan=False)]
 Distinct = AfterValidator(_distinct)
 Key = Annotated[tuple[Name, ...], Field(min_length=1), Distinct]

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline import agreement
-from pipeline.fields import Clock, Distinct, Key, Name, Part, Score, Table, Text, Zone, refuse
+from pipeline.fields import Clock, Cron, Distinct, Key, Name, Part, Score, Table, Text, Zone, refuse
 from pipeline.partition import COLUMN, Instants, Partition
 
 ColumnType = Literal[
@@ -26,6 +26,9 @@ ModelFailureStep = Literal["previous_model", "baseline", "rule", "carried_forwar
 ScoreSource = Literal[
     "champion", "challenger", "previous_model", "baseline", "rule", "carried_forward", "default"
 ]
+
+TriggerKind = Literal["every_days", "on_drift", "on_concept", "cost_above", "new_labels"]
+"""What may ask for a new version by itself, as the part `retrain` names it."""
 
 OUTPUT_COLUMNS = (
     COLUMN, "score", "decision", "score_source", "score_age_days", "arm", "model_version",
@@ -256,6 +259,41 @@ class Train(Part):
     rows_per_day: Annotated[int, Field(ge=1)] | None = None
     holdout_nights: Annotated[int, Field(ge=1)] = 14
     seed: Annotated[int, Field(ge=0)] = 0
+    calibrate: Literal["sigmoid", "temperature"] | None = None
+    """How the scores of a model fitted before the last `holdout_nights` are calibrated on these."""
+    schedule: Cron | None = None
+    """When training starts by itself, in `schedule.timezone`; none: when asked, or when a trigger fires."""
+    nights: Annotated[int, Field(ge=2)] | None = None
+    """How many of the newest mature nights a training that names none replays; none: all since the start."""
+    refit: bool = True
+    """Whether the training DAG fits an accepted challenger again, on all nights, before it is promoted."""
+
+
+class CostAbove(Part):
+    """A mean cost that is too high."""
+
+    per_1000: Score
+    """Money for 1,000 labelled predictions."""
+    nights: Annotated[int, Field(ge=1)] = 14
+    """Over so many of the champion's newest judged nights."""
+
+
+class Retrain(Part):
+    """What asks for a new version by itself, looked at whenever outcomes are evaluated."""
+
+    every_days: Annotated[int, Field(ge=1)] | None = None
+    """So many days after the last night that the champion learned from."""
+    on_drift: Annotated[int, Field(ge=1)] | None = None
+    """A data-drift alert of the champion's time is open and has lasted for so many nights."""
+    on_concept: bool = False
+    """A concept-drift alert of the champion's time is open."""
+    cost_above: CostAbove | None = None
+    new_labels: Annotated[int, Field(ge=1)] | None = None
+    """So many labelled rows of days after the last one that the champion learned from."""
+    cool_down_days: Annotated[int, Field(ge=1)] = 14
+    """For so many days after one of them has fired, these triggers fire no more."""
+    own_cool_down_days: dict[TriggerKind, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """A trigger named here keeps its own: it waits for itself alone, and no other waits for it."""
 
 
 class Behaviour(Part):
@@ -372,6 +410,7 @@ class Declaration(Part):
     monitor: Monitor = Monitor()
     outcomes: Outcomes | None = None
     train: Train = Train()
+    retrain: Retrain | None = None
     gate: Gate = Gate()
     rollout: Rollout = Rollout()
     alerts: Alerts = Alerts()
@@ -394,6 +433,18 @@ class Declaration(Part):
         extract, model = info.data.get("extract"), info.data.get("model")
         refuse(agreement.outcome_faults(outcomes, extract, model))
         return outcomes
+
+    @field_validator("train")
+    @classmethod
+    def _can_be_fitted(cls, train: Train, info: ValidationInfo) -> Train:
+        refuse(agreement.train_faults(train, info.data.get("model"), info.data.get("outcomes")))
+        return train
+
+    @field_validator("retrain")
+    @classmethod
+    def _has_what_fires(cls, retrain: Retrain | None, info: ValidationInfo) -> Retrain | None:
+        refuse(agreement.retrain_faults(retrain, info.data.get("outcomes")))
+        return retrain
 
     @field_validator("alerts")
     @classmethod

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.adapters import ledger, run_files
 from pipeline.adapters.source import open_reader
 from pipeline.declaration import feature_file, suite_file
 from pipeline.environment import Environment
@@ -21,8 +23,8 @@ from pipeline.labels import declared_outcomes, match, read_labels
 from pipeline.lifecycle.fit import TrainingRows, key_hashes, sample_by_key
 from pipeline.monitoring.profile import Profile, profile_inputs
 from pipeline.partition import Partition
-from pipeline.run import Snapshot
-from pipeline.scoring.extract import ExtractPlan, extract
+from pipeline.run import Run, Snapshot
+from pipeline.scoring.extract import ExtractPlan, answered, answers, extract, questions
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features
 from pipeline.scoring.suite import Suite, load_suite
@@ -41,6 +43,8 @@ class Replayed:
     refused: str | None
     inputs: Profile = field(default_factory=Profile)
     """Of all rows of the snapshot, good or bad, labelled or not."""
+    reused: str | None = None
+    """The run whose sealed snapshot was read instead of the source."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class _Read:
     snapshot: Snapshot | None
     labels: pa.Table | None
     refused: str | None
+    reused: str | None = None
 
 
 def tree_code(env: Environment, job: Job) -> FeatureCode:
@@ -64,7 +69,11 @@ def tree_code(env: Environment, job: Job) -> FeatureCode:
 def replay(
     env: Environment, job: Job, code: FeatureCode, days: Sequence[Partition], as_of: datetime
 ) -> Iterator[Replayed]:
-    """Each night with the labels known at `as_of`; a night that would have failed is told as refused."""
+    """Each night with the labels known at `as_of`; a night that would have failed is told as refused.
+
+    Where a run of the day has sealed a snapshot that asked the very same, that is read, not the source: a
+    table that is overwritten may hold something else by now than what the night saw.
+    """
     declared_outcomes(job, "trained")
     suite = load_suite(suite_file(env.project, job.name))
     with env.store.workspace() as folder:
@@ -82,16 +91,45 @@ def _read_nights(
         history=declaration.history,
         parameters=declaration.validate_.parameters,
     )
+    sealed = _sealed_runs(env, job, days)
     for partition in days:
         night = folder / partition.key
         night.mkdir()
+        binds = job.instants(partition).binds()
+        reused, snapshot = _reused(env, plan, binds, sealed.get(partition.day, ()), night)
         try:
-            with open_reader(env.source_url, job.instants(partition).binds()) as reader:
-                snapshot = extract(reader, plan, night)
+            if snapshot is None:
+                with open_reader(env.source_url, binds) as reader:
+                    snapshot = extract(reader, plan, night)
         except ExtractError as error:
             yield _Read(partition, night, None, None, f"{type(error).__name__}: {error}")
         else:
-            yield _Read(partition, night, snapshot, read_labels(env, job, partition, as_of), None)
+            labels = read_labels(env, job, partition, as_of)
+            yield _Read(partition, night, snapshot, labels, None, reused)
+
+
+def _sealed_runs(env: Environment, job: Job, days: Sequence[Partition]) -> dict[date, list[Run]]:
+    """The runs of each day that have sealed a snapshot, the best to learn from first."""
+    with env.engine.connect() as connection:
+        records = ledger.with_snapshot(connection, job.name, min(days), max(days)) if days else []
+    by_day = groupby(records, key=lambda record: record["day"])
+    return {day: [ledger.as_run(record) for record in found] for day, found in by_day}
+
+
+def _reused(
+    env: Environment,
+    plan: ExtractPlan,
+    binds: Mapping[str, date | datetime],
+    runs: Sequence[Run],
+    folder: Path,
+) -> tuple[str | None, Snapshot | None]:
+    """The first run whose snapshot answers the plan, with it; copies of remote files go into `folder`."""
+    wanted = questions(plan, binds) if runs else {}
+    for run in runs:
+        if answers(run_files.questions_of(env.store, run), wanted):
+            sealed = run_files.sealed_snapshot(env.store, run, folder)
+            return run.run_id, answered(sealed, plan, wanted)
+    return None, None
 
 
 def good_rows(
@@ -127,10 +165,11 @@ def _learn(job: Job, code: FeatureCode, suite: Suite, read: _Read) -> Replayed:
     try:
         table, good = good_rows(job, declared, suite, read.snapshot, read.partition, read.folder)
     except ValidationError as error:
-        return Replayed(read.partition, read.snapshot.fingerprint, None, f"ValidationError: {error}")
+        told = f"ValidationError: {error}"
+        return Replayed(read.partition, read.snapshot.fingerprint, None, told, reused=read.reused)
     rows = _labelled_rows(job, code, read.snapshot, good, read.labels)
     inputs = profile_inputs(table, declared, job.instants(read.partition))
-    return Replayed(read.partition, read.snapshot.fingerprint, rows, None, inputs)
+    return Replayed(read.partition, read.snapshot.fingerprint, rows, None, inputs, read.reused)
 
 
 def _labelled_rows(

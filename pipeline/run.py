@@ -62,6 +62,11 @@ class Snapshot:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     proved: bool = True
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """The fingerprint of the rows and of each history, by the place of its query."""
+    questions: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of what each query asked, by its place (see `pipeline.scoring.extract.questions`); none of
+    snapshots sealed before these were kept."""
 
 
 @dataclass(frozen=True)

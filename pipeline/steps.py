@@ -31,7 +31,7 @@ from pipeline.planning import Request, new_run_id, parse_policy, plan, preview, 
 from pipeline.run import Run, Snapshot, Stage
 from pipeline.scorers import ANSWERED, history_name, score_part, shadow_part
 from pipeline.scoring.conserve import prove
-from pipeline.scoring.extract import ExtractPlan
+from pipeline.scoring.extract import ExtractPlan, questions
 from pipeline.scoring.extract import extract as read_partition
 from pipeline.scoring.suite import load_suite
 from pipeline.shard import shards
@@ -124,9 +124,10 @@ def _read(
     env: Environment, job: Job, run: Run, versions: list[ModelVersion], folder: Path, *warnings: str
 ) -> Snapshot:
     folder.mkdir(exist_ok=True)
-    with open_reader(env.source_url, job.instants(run.partition).binds()) as reader:
-        snapshot = read_partition(reader, extract_plan(job, versions), folder)
-    told = replace(snapshot, warnings=(*snapshot.warnings, *warnings))
+    wanted, binds = extract_plan(job, versions), job.instants(run.partition).binds()
+    with open_reader(env.source_url, binds) as reader:
+        snapshot = read_partition(reader, wanted, folder)
+    told = replace(snapshot, warnings=(*snapshot.warnings, *warnings), questions=questions(wanted, binds))
     run_files.seal_snapshot(env.store, run, told, folder)
     return run_files.sealed_snapshot(env.store, run, folder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +33,16 @@ from pipeline.scoring.fingerprint import of_many
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Cause:
+    """What asks for a training: manual, schedule, or the kind of a trigger that fired, with its evidence."""
+
+    trigger: str = "manual"
+    evidence: str | None = None
+    refit_of: int | None = None
+    """The accepted version that is fitted again, on more nights."""
+
+
 def registry_of(env: Environment) -> Registry:
     """The MLflow registry of this environment."""
     return Registry(env.registry_url, env.store.root / "registry")
@@ -45,6 +55,7 @@ def train(
     as_of: datetime,
     seed: int | None,
     on_night: Callable[[Replayed], None],
+    cause: Cause = Cause(),
 ) -> ModelVersion:
     """Replay nights, fit, and register a version with all that a run needs to use it alone.
 
@@ -64,7 +75,9 @@ def train(
     rows = _together(job, nights)
     candidate = fit(code, rows, settings, job.declaration.model.output)
     profile = _profile(job, candidate, rows, nights)
-    return _register(env, job, candidate, nights, as_of, profile)
+    made = _register(env, job, candidate, nights, as_of, profile, cause)
+    _follow("challenger", registry_of(env).challenge, job.name, made.version)
+    return made
 
 
 def _profile(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> Profile:
@@ -106,9 +119,12 @@ def _register(
     nights: Sequence[Replayed],
     as_of: datetime,
     profile: Profile,
+    cause: Cause,
 ) -> ModelVersion:
     declaration = job.declaration
     left_out = {night.partition.key: night.refused for night in nights if night.refused}
+    with env.engine.connect() as connection:
+        champion = decide.in_force(versions.promotion_history(connection, job.name), datetime.now(UTC))
     lineage = Lineage(
         job=job.name,
         description=declaration.description,
@@ -117,6 +133,12 @@ def _register(
         code_version=env.code_version,
         owners=declaration.owners.model_dump(mode="json"),
         left_out=left_out,
+        fingerprints={night.partition.key: night.fingerprint for night in nights if night.fingerprint},
+        environment_sha256=env.lock_sha256,
+        refit_of=cause.refit_of,
+        challenger_of=champion.version if champion else None,
+        trigger=cause.trigger,
+        trigger_evidence=cause.evidence,
     )
     sample = next(night.rows.features for night in nights if night.rows is not None).head(100)
     registered = registry_of(env).register(candidate, lineage, sample, dumps(profile))
@@ -140,25 +162,34 @@ def _register(
         data_fingerprint=lineage.data_fingerprint,
         code_version=lineage.code_version,
         seed=candidate.seed,
-        metrics=_metrics_json(candidate, left_out),
+        metrics=_metrics_json(candidate, nights),
         owners=lineage.owners,
         registry_run_id=registered.run_id,
         profile_uri=registered.profile_uri,
         profile_sha256=registered.profile_sha256,
+        environment_sha256=lineage.environment_sha256,
+        parameters=candidate.parameters(),
+        fingerprints=lineage.fingerprints,
+        refit_of=lineage.refit_of,
+        challenger_of=lineage.challenger_of,
+        trigger=lineage.trigger,
+        trigger_evidence=lineage.trigger_evidence,
     )
     with env.engine.begin() as connection:
         versions.insert(connection, made)
     return made
 
 
-def _metrics_json(candidate: Candidate, left_out: dict[str, str]) -> dict[str, Any]:
+def _metrics_json(candidate: Candidate, nights: Sequence[Replayed]) -> dict[str, Any]:
     held = asdict(candidate.holdout)
     held |= {"first": candidate.holdout.first.isoformat(), "last": candidate.holdout.last.isoformat()}
     return {
         "holdout": held,
         "nights": candidate.nights,
-        "nights_left_out": left_out,
-        "refit_on_all": True,
+        "nights_left_out": {night.partition.key: night.refused for night in nights if night.refused},
+        "nights_reused": {night.partition.key: night.reused for night in nights if night.reused},
+        "calibrated": candidate.calibrated,
+        "refit_on_all": candidate.refit_on_all,
     }
 
 
@@ -170,8 +201,12 @@ def promote(
     approved_by: str,
     reason: str,
     effective_from: datetime | None = None,
+    actor: str | None = None,
 ) -> tuple[Promotion, list[str]]:
-    """Make a version the champion; the promotion, and warnings where MLflow could not follow."""
+    """Make a version the champion; the promotion, and warnings where MLflow could not follow.
+
+    `actor` is who asks for it, the system's user when unset.
+    """
     job = load_job(env.project, job_name)
     decide.check_approver(approved_by, job.declaration.owners.approvers)
     with env.engine.begin() as connection:
@@ -180,6 +215,7 @@ def promote(
             connection,
             versions.version(connection, job.name, number),
             kind="promote",
+            actor=actor or getpass.getuser(),
             approved_by=approved_by,
             reason=reason,
             effective_from=effective_from or versions.now(connection),
@@ -205,6 +241,7 @@ def rollback(
             connection,
             versions.version(connection, job.name, number),
             kind="rollback",
+            actor=getpass.getuser(),
             approved_by=approved_by or approval[-1],
             reason=reason,
             effective_from=now,
@@ -217,6 +254,7 @@ def _record(
     version: ModelVersion,
     *,
     kind: Kind,
+    actor: str,
     approved_by: str,
     reason: str,
     effective_from: datetime,
@@ -225,7 +263,7 @@ def _record(
         connection,
         version,
         kind=kind,
-        actor=getpass.getuser(),
+        actor=actor,
         approved_by=approved_by,
         reason=reason,
         effective_from=effective_from,
@@ -236,11 +274,15 @@ def _mirror(env: Environment, job: str) -> list[str]:
     """Let MLflow's alias follow what is in force now; its failure is a warning, the table is the truth."""
     with env.engine.connect() as connection:
         champion = decide.in_force(versions.promotion_history(connection, job), datetime.now(UTC))
-    if champion is None:
-        return []
+    return _follow("champion", registry_of(env).mirror, job, champion.version) if champion else []
+
+
+def _follow(alias: str, mirror: Callable[[str, int], None], job: str, version: int) -> list[str]:
+    """Let an alias of MLflow name a version; what is to be told where it does not."""
     try:
-        registry_of(env).mirror(job, champion.version)
-    except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the promotion stands
-        log.warning("MLflow did not follow", error=type(error).__name__)
-        return [f"MLflow's alias did not follow ({type(error).__name__}); `nightshift check` will tell again"]
+        mirror(job, version)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the tables are the truth
+        log.warning("MLflow did not follow", alias=alias, error=type(error).__name__)
+        told = f"MLflow's alias {alias} did not follow ({type(error).__name__})"
+        return [f"{told}; `nightshift check` will tell again"]
     return []

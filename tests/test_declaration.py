@@ -160,7 +160,13 @@ def test_ten_faults_of_ten_kinds_come_in_one_error_each_with_its_line(tmp_path: 
         ("max_age_days", "max_age", 37, "unknown key 'max_age'; did you mean 'max_age_days'?"),
         ("parquet:", "parket:", 39, "unknown key 'parket'; did you mean 'parquet'?"),
         ("outcomes:\n  label", "outcomes:\n  xyz", 41, "slices, sql, worse_for_nights"),
-        ("train: {", "train: {1: 2, ", 43, "unknown key '1'; accepted: holdout_nights, rows_per_day, seed"),
+        (
+            "train: {",
+            "train: {1: 2, ",
+            43,
+            "unknown key '1'; accepted: calibrate, holdout_nights, nights, refit, rows_per_day, schedule, "
+            "seed",
+        ),
     ],
 )
 def test_a_typo_of_a_key_is_told_at_every_depth(
@@ -237,6 +243,16 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
          "publish: at least one of sql and parquet must be true; got a mapping"),
         ("publish: {sql: true, parquet: true}", "publish: [sql]", 39,
          "publish: must be a mapping of keys; got a list"),
+        ("train: {", "train: {schedule: 0 5 1 *, ", 43,
+         "train.schedule: must be a cron text of 5 fields such as '0 5 1 * *'; got '0 5 1 *'"),
+        ("train: {", "train: {schedule: 0 25 1 * mon-fri, ", 43,
+         "train.schedule: its hour must be from 0 to 23, * or a list; got '25'"),
+        ("train: {", "train: {calibrate: isotonic, ", 43,
+         "train.calibrate: must be one of sigmoid, temperature; got 'isotonic'"),
+        (", parquet: true}", ", parquet: true}\nretrain: {cost_above: {per_1000: 5}}", 40,
+         "retrain.cost_above: must be left out without outcomes.costs"),
+        (", parquet: true}", ", parquet: true}\nretrain: {own_cool_down_days: {on_drift: 3}}", 40,
+         "retrain.own_cool_down_days.on_drift: must be of a declared trigger; on_drift is none"),
         ("label: late", "label: parcel", 41,
          "outcomes.label: must not be a column of extract.key; got 'parcel'"),
         ("select parcel, late from orders where day = :day", '""', 42,

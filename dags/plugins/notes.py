@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
 
 _NOTE = "note"
-_TOLD_BY = ("report", "plan", "evaluate")
+_TOLD_BY = ("report", "plan", "evaluate", "promote", "refit", "gate", "train")
 """The tasks that may push a note, the last word first."""
 
 

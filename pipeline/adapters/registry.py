@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ALIAS = "champion"
+CHALLENGER = "challenger"
 _LOCK = 7_305_414_022
 
 
@@ -48,6 +49,13 @@ class Lineage:
     owners: Mapping[str, Any]
     left_out: Mapping[str, str]
     """Nights that could not be replayed, with the reason."""
+    fingerprints: Mapping[str, str]
+    """Of each night's snapshot, by its day."""
+    environment_sha256: str | None = None
+    refit_of: int | None = None
+    challenger_of: int | None = None
+    trigger: str = "manual"
+    trigger_evidence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,8 @@ class Registry:
             mlflow.log_metrics(candidate.holdout.metrics())
             mlflow.set_tags(_tags(candidate, lineage))
             mlflow.log_text(candidate.code.source, f"features/{lineage.job}.py")
+            made_of = {"parameters": candidate.parameters(), "fingerprints": dict(lineage.fingerprints)}
+            mlflow.log_dict(made_of, "lineage.json")
             baseline, baseline_sha256 = models.save(candidate.baseline, folder, "baseline")
             mlflow.log_artifact(str(baseline), "baseline")
             profile_file = folder / "profile.json.zst"
@@ -131,16 +141,25 @@ class Registry:
             )
 
     def mirror(self, job: str, version: int) -> None:
-        """Let MLflow's alias `champion` follow the promotion history; raises RegistryError."""
-        with _mlflow(self.url):
-            self._client().set_registered_model_alias(job, ALIAS, str(version))
+        """Let MLflow's alias `champion` follow the promotion history; raises RegistryError.
 
-    def alias(self, job: str) -> int | None:
-        """The version that MLflow's alias `champion` names, if any; raises RegistryError."""
+        A champion is no challenger any more.
+        """
         with _mlflow(self.url):
-            found = self._client().search_registered_models(f"name = '{job}'")
-            number = found[0].aliases.get(ALIAS) if found else None
-        return None if number is None else int(number)
+            client = self._client()
+            client.set_registered_model_alias(job, ALIAS, str(version))
+            if _alias(client, job, CHALLENGER) == version:
+                client.delete_registered_model_alias(job, CHALLENGER)
+
+    def challenge(self, job: str, version: int) -> None:
+        """Let MLflow's alias `challenger` name the newest version; raises RegistryError."""
+        with _mlflow(self.url):
+            self._client().set_registered_model_alias(job, CHALLENGER, str(version))
+
+    def alias(self, job: str, alias: str = ALIAS) -> int | None:
+        """The version that MLflow's alias names, if any; raises RegistryError."""
+        with _mlflow(self.url):
+            return _alias(self._client(), job, alias)
 
     def artifact_faults(self, version: ModelVersion) -> list[str]:
         """Why a night could not load a version's files, one sentence each; empty when it could."""
@@ -169,6 +188,13 @@ class Registry:
         if found := client.get_experiment_by_name(job):
             return str(found.experiment_id)
         return str(client.create_experiment(job, artifact_location=_artifact_root(self.artifacts / job)))
+
+
+def _alias(client: MlflowClient, job: str, alias: str) -> int | None:
+    # By search: to any other question, a model that is not there is an error.
+    found = client.search_registered_models(f"name = '{job}'")
+    number = found[0].aliases.get(alias) if found else None
+    return None if number is None else int(number)
 
 
 def fetch(uri: str, folder: Path, registry_url: str | None = None) -> Path:
@@ -249,7 +275,7 @@ def _parameters(candidate: Candidate) -> dict[str, Any]:
         "trained_to": candidate.last,
         "holdout_from": candidate.holdout.first,
         "holdout_nights": candidate.holdout.nights,
-        "refit_on_all": True,
+        "refit_on_all": candidate.refit_on_all,
     }
 
 
@@ -261,4 +287,9 @@ def _tags(candidate: Candidate, lineage: Lineage) -> dict[str, str]:
         "code_version": lineage.code_version,
         "owners": json.dumps(lineage.owners),
         "nights_left_out": json.dumps(lineage.left_out),
+        "environment_sha256": lineage.environment_sha256 or "none",
+        "trigger": lineage.trigger,
+        "trigger_evidence": lineage.trigger_evidence or "",
+        "refit_of": str(lineage.refit_of or ""),
+        "challenger_of": str(lineage.challenger_of or ""),
     }

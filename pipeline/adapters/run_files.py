@@ -44,6 +44,8 @@ def seal_snapshot(store: Store, run: Run, snapshot: Snapshot, folder: Path) -> U
         "has_parameters": bool(snapshot.parameters),
         "warnings": snapshot.warnings,
         "proved": snapshot.proved,
+        "digests": dict(snapshot.digests),
+        "questions": dict(snapshot.questions),
     }
     target = store.run_folder(run) / "snapshot.json"
     store.seal_folder(folder, target.parent / place)
@@ -79,7 +81,18 @@ def load_snapshot(store: Store, run: Run, cache: Path) -> Snapshot | None:
         parameters=parameters,
         warnings=tuple(manifest["warnings"]),
         proved=manifest["proved"],
+        digests=manifest.get("digests", {}),
+        questions=manifest.get("questions", {}),
     )
+
+
+def questions_of(store: Store, run: Run) -> Mapping[str, str]:
+    """What the run's sealed snapshot was asked (see `Snapshot.questions`); nothing where there is none."""
+    try:
+        held: Mapping[str, str] = _read(store.run_folder(run) / "snapshot.json").get("questions", {})
+    except FileNotFoundError:
+        return {}
+    return held
 
 
 def sealed_snapshot(store: Store, run: Run, cache: Path) -> Snapshot:

@@ -95,6 +95,13 @@ model_versions = Table(
     _given("registry_run_id", Text, "Run of the registry that holds the files"),
     _maybe("profile_uri", Text, "Where the profile of the training rows is; null of older versions"),
     _maybe("profile_sha256", Text, "sha256 that the profile must have to be a baseline"),
+    _maybe("environment_sha256", Text, "sha256 of the project's requirements.lock; null where it has none"),
+    _given("parameters", JSONB, "The model's parameters by name, as text", "'{}'::jsonb"),
+    _given("fingerprints", JSONB, "Fingerprint of each night's snapshot by its day", "'{}'::jsonb"),
+    _maybe("refit_of", Integer, "Version that was accepted, which this one was fitted like; null otherwise"),
+    _maybe("challenger_of", Integer, "Champion when the version was trained; null where there was none"),
+    _given("trigger", Text, "What asked for it: manual, schedule or the kind of a trigger", "'manual'"),
+    _maybe("trigger_evidence", Text, "Why the trigger fired; null where none did"),
     _now("registered_at", "When the version was registered"),
     PrimaryKeyConstraint("job", "version"),
     comment="Registered versions and what made them; append-only",
@@ -375,6 +382,27 @@ outcomes = Table(
     PrimaryKeyConstraint("run_no", "arm", "slice_column", "slice_value", "metric", "evaluated_at"),
     Index("outcomes_day", "job", "day"),
     comment="Realised quality and cost of published predictions, each time they were evaluated; append-only",
+)
+
+retrain_triggers = Table(
+    "retrain_triggers",
+    metadata,
+    Column("trigger_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of firing"),
+    _given("job", Text, "Name of the job"),
+    _given("kind", Text, "every_days, on_drift, on_concept, cost_above or new_labels"),
+    _given("day", Date, "Business day on which it was looked at, and fired"),
+    _given("evidence", Text, "Why, in a sentence"),
+    _given("figures", JSONB, "Why, in figures"),
+    _given("champion_version", Integer, "Champion that is to be challenged"),
+    _given("cool_down_until", Date, "Last day on which it, and those that share its cool-down, stay silent"),
+    _maybe("dag_run_id", Text, "DAG run that found it; null where a command did"),
+    _now("fired_at", "When it fired"),
+    CheckConstraint(
+        "kind in ('every_days', 'on_drift', 'on_concept', 'cost_above', 'new_labels')",
+        name="retrain_triggers_kind",
+    ),
+    Index("retrain_triggers_job", "job", "trigger_no"),
+    comment="What asked for a new version by itself, and why; append-only",
 )
 
 gate_verdicts = Table(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -51,6 +51,16 @@ class ModelVersion:
     registry_run_id: str
     profile_uri: str | None = None
     profile_sha256: str | None = None
+    environment_sha256: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """The fingerprint of each night's snapshot by its day; empty of older versions."""
+    refit_of: int | None = None
+    """The accepted version that this one was fitted like, on more nights."""
+    challenger_of: int | None = None
+    """The champion when this version was trained."""
+    trigger: str = "manual"
+    trigger_evidence: str | None = None
 
     @property
     def extract(self) -> Extract:

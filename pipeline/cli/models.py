@@ -37,6 +37,8 @@ def train_version(
         made = training.train(env, job, days, as_of, seed, lambda _: bar.advance(task))
     for day, reason in made.metrics["nights_left_out"].items():
         err.print(f"{day} was left out: {reason}", markup=False)
+    if reused := made.metrics["nights_reused"]:
+        err.print(f"{len(reused)} of {len(days)} nights were read from the snapshots of their runs")
     return made
 
 
@@ -59,7 +61,7 @@ def version_report(made: ModelVersion) -> dict[str, Any]:
     """A version as the commands print it."""
     names = (
         "job", "version", "feature_version", "trained_from", "trained_to", "labels_as_of", "rows", "seed",
-        "data_fingerprint", "code_version", "model_sha256", "metrics",
+        "data_fingerprint", "code_version", "environment_sha256", "model_sha256", "challenger_of", "metrics",
     )  # fmt: skip
     return {name: getattr(made, name) for name in names}
 

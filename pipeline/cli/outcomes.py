@@ -31,7 +31,7 @@ def run_outcomes(
     env: Environment, job: str, first: str | None, last: str | None, as_of: str | None, *, as_json: bool
 ) -> None:
     """Evaluate, estimate and show; of a range, its weeks, else the last twelve that have any evaluation."""
-    from pipeline import estimates, outcomes
+    from pipeline import estimates, outcomes, retraining
     from pipeline.declaration import load_job
 
     span = _span(first, last)
@@ -40,10 +40,18 @@ def run_outcomes(
         known = instant(as_of, "--as-of") if as_of else None
         done = outcomes.evaluate(env, job, span, known, lambda _: bar.advance(task))
         estimates.estimate_days(env, job, span or EVER, missing_only=True)
+        # What was known on another day asks for nothing today.
+        asked = [] if known else retraining.evaluate_triggers(env, job)
     weeks = outcomes.weeks(env, job, span)
     shown = weeks if span else weeks[-_SHOWN_WEEKS:]
     drift = _episodes(outcomes.concept_drift(env, job))
-    report = {"job": job, **asdict(done), "weeks": [asdict(week) for week in shown], "concept_drift": drift}
+    report = {
+        "job": job,
+        **asdict(done),
+        "weeks": [asdict(week) for week in shown],
+        "concept_drift": drift,
+        "retrain": [asdict(each) for each in asked],
+    }
     emit(report, as_json=as_json)
     if not as_json:
         output = load_job(env.project, job).declaration.model.output
@@ -52,6 +60,8 @@ def run_outcomes(
             out.print(
                 "\nconcept drift, {cause}: {first} to {last}\n{evidence}".format(**episode), markup=False
             )
+        for line in retraining.told(asked):
+            out.print(f"\n{line}", markup=False)
 
 
 def _table(title: str, weeks: Sequence[Week], output: Output) -> Table:

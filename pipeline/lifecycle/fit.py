@@ -85,7 +85,10 @@ class Holdout:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Model and baseline, both fitted on all nights, the hold-out's included, and not registered yet."""
+    """Model and baseline, made of all nights, the hold-out's included, and not registered yet.
+
+    A calibrated model is fitted on the nights before the hold-out and calibrated on the hold-out's.
+    """
 
     code: FeatureCode
     output: Output
@@ -99,11 +102,24 @@ class Candidate:
     holdout: Holdout
     holdout_scores: npt.NDArray[np.float64]
     """What the model fitted before the hold-out says of its rows: as new to it as a night's rows are."""
+    calibrated: str | None = None
+    """How the scores are calibrated; None where they are the estimator's own."""
+
+    @property
+    def refit_on_all(self) -> bool:
+        """Whether the model that is registered was fitted on the hold-out's nights too."""
+        return self.calibrated is None
+
+    def parameters(self) -> dict[str, str]:
+        """The model's parameters by name, as text: what of its construction scikit-learn tells."""
+        told = self.model.get_params()
+        return {name: _text(value) for name, value in sorted(told.items()) if not _is_nested(value)}
 
 
 def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> Candidate:
-    """Measure on the last `train.holdout_nights` nights, then fit on all of them.
+    """Measure on the last `train.holdout_nights` nights, then make the model of all of them.
 
+    With `train.calibrate`, the model that is measured is calibrated on as many nights before these.
     Raises FatalError when there are too few nights, a class is missing, a label is none, or a fit fails;
     ModelError when a fitted model gives no usable score.
     """
@@ -114,7 +130,7 @@ def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> 
         return Candidate(
             code=code,
             output=output,
-            model=_fitted(code, "make_model", rows, train.seed),
+            model=_made(code, rows, train),
             baseline=_fitted(code, "make_baseline", rows, train.seed),
             rows=len(rows.label),
             nights=len(nights),
@@ -123,6 +139,7 @@ def fit(code: FeatureCode, rows: TrainingRows, train: Train, output: Output) -> 
             seed=train.seed,
             holdout=holdout,
             holdout_scores=holdout_scores,
+            calibrated=train.calibrate,
         )
 
 
@@ -158,25 +175,16 @@ def _labelled(rows: TrainingRows, output: Output) -> TrainingRows:
 def _measured(
     code: FeatureCode, rows: TrainingRows, train: Train, output: Output
 ) -> tuple[Holdout, npt.NDArray[np.float64]]:
-    nights = rows.nights()
-    if len(nights) <= train.holdout_nights:
-        raise FatalError(
-            f"training needs more nights with labels than its hold-out of {train.holdout_nights}; got "
-            f"{len(nights)} nights with {len(rows.label)} rows. Train on more nights, or lower "
-            "train.holdout_nights"
-        )
-    held = rows.day >= np.datetime64(nights[-train.holdout_nights])
-    earlier, later = rows.take(~held), rows.take(held)
+    _refuse_few_nights(rows, train)
+    earlier, later = _split(rows, train.holdout_nights)
     if output == "probability":
         _refuse_one_class(earlier, "the nights before the hold-out")
         _refuse_one_class(later, "the hold-out's nights")
-    scores, baseline = (
-        predict(_fitted(code, maker, earlier, train.seed), later.features, output)
-        for maker in ("make_model", "make_baseline")
-    )
+    scores = predict(_made(code, earlier, train), later.features, output)
+    baseline = predict(_fitted(code, "make_baseline", earlier, train.seed), later.features, output)
     holdout = Holdout(
         first=later.nights()[0],
-        last=nights[-1],
+        last=later.nights()[-1],
         nights=train.holdout_nights,
         rows=len(later.label),
         mean_label=float(later.label.mean()),
@@ -185,6 +193,41 @@ def _measured(
         by_night=_by_night(scores, later, output),
     )
     return holdout, scores
+
+
+def _split(rows: TrainingRows, nights: int) -> tuple[TrainingRows, TrainingRows]:
+    """The rows before the last `nights` nights, and those of them."""
+    held = rows.day >= np.datetime64(rows.nights()[-nights])
+    return rows.take(~held), rows.take(held)
+
+
+def _made(code: FeatureCode, rows: TrainingRows, train: Train) -> BaseEstimator:
+    """The job's model of these rows; with `train.calibrate`, calibrated on the last of their nights."""
+    if train.calibrate is None:
+        return _fitted(code, "make_model", rows, train.seed)
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    earlier, later = _split(rows, train.holdout_nights)
+    _refuse_one_class(earlier, "the nights before those of the calibration")
+    _refuse_one_class(later, "the nights of the calibration")
+    frozen = FrozenEstimator(_fitted(code, "make_model", earlier, train.seed))
+    # Folds are of no use: the model within is not fitted again, all rows calibrate it.
+    calibrated: BaseEstimator = CalibratedClassifierCV(frozen, method=train.calibrate, ensemble=False)
+    return calibrated.fit(later.features, later.label)
+
+
+def _refuse_few_nights(rows: TrainingRows, train: Train) -> None:
+    nights, wanted = rows.nights(), train.holdout_nights
+    needed = f"its hold-out of {wanted}"
+    if train.calibrate is not None:
+        wanted, needed = 2 * wanted, f"{needed} and as many before to calibrate on"
+    if len(nights) <= wanted:
+        raise FatalError(
+            f"training needs more nights with labels than {needed}; got "
+            f"{len(nights)} nights with {len(rows.label)} rows. Train on more nights, or lower "
+            "train.holdout_nights"
+        )
 
 
 def _refuse_one_class(rows: TrainingRows, which: str) -> None:
@@ -206,6 +249,20 @@ def _fitted(code: FeatureCode, maker: str, rows: TrainingRows, seed: int) -> Bas
         told = re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).partition("\n")[0]
         message = f"{maker}() of {code.job} must fit its features; got {type(error).__name__}: {told}"
     raise FatalError(message)
+
+
+def _is_nested(value: object) -> bool:
+    """Whether a parameter is an estimator or a list of steps, whose own parameters are told beside it."""
+    return hasattr(value, "get_params") or (isinstance(value, list) and any(map(_is_step, value)))
+
+
+def _is_step(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) > 1 and hasattr(value[1], "get_params")
+
+
+def _text(value: object) -> str:
+    """Without addresses of this process: equal parameters are equal texts."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _metrics(scores: npt.NDArray[np.float64], label: npt.NDArray[Any], output: Output) -> Metrics:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,13 +15,15 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import EmptyPartition, ExtractError, InconsistentRead
 from pipeline.job import Extract, HistoryQuery, Source
-from pipeline.query import Query, Reader, compose
+from pipeline.query import Query, Reader, compose, parse
 from pipeline.run import Parameter, Snapshot
 from pipeline.scoring.boundary import arrow_schema, check_schema, conform, undeclared_schema
 from pipeline.scoring.fingerprint import Fingerprint, combined, of_table
 from pipeline.streams import ahead, rebatch
 
 COMPRESSION = "zstd"
+ROWS = "extract.sql"
+PARAMETERS = "validate.parameters"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,56 @@ def extract(reader: Reader, plan: ExtractPlan, folder: Path) -> Snapshot:
         parameters=parameters,
         warnings=tuple(f"extra column {name!r} is not declared and was left out" for name in written.extra),
         proved=reader.consistent,
+        digests={ROWS: written.fingerprint, **{_place(name): digest for name, digest in digests.items()}},
     )
+
+
+def questions(plan: ExtractPlan, binds: Mapping[str, date | datetime]) -> dict[str, str]:
+    """sha256 of what each query of a plan asks, by its place: SQL, key and types, its sources, the binds.
+
+    Equal questions to an unchanged source have equal answers.
+    """
+    rows = plan.extract.model_dump(mode="json", exclude={"sql"})
+    asked: dict[str, tuple[str, object]] = {ROWS: (plan.extract.sql, rows)}
+    asked |= {_place(name): (query.sql, list(query.key)) for name, query in plan.history.items()}
+    if plan.parameters is not None:
+        asked[PARAMETERS] = (plan.parameters, None)
+    at = {name: value.isoformat() for name, value in binds.items()}
+    return {place: _question(sql, rest, plan.sources, at) for place, (sql, rest) in asked.items()}
+
+
+def _question(sql: str, rest: object, sources: Mapping[str, Source], binds: Mapping[str, str]) -> str:
+    named = {table.name for table in parse(sql).tables()}
+    known = {name: source.model_dump() for name, source in sources.items() if name in named}
+    return hashlib.sha256(json.dumps([sql, rest, known, binds], sort_keys=True).encode()).hexdigest()
+
+
+def answers(asked: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether a snapshot that `asked` these questions holds the answer to all that are `wanted`."""
+    return set(wanted.values()) <= set(asked.values())
+
+
+def answered(sealed: Snapshot, plan: ExtractPlan, wanted: Mapping[str, str]) -> Snapshot:
+    """The part of a snapshot that answers a plan's questions, as reading it for that plan would give it.
+
+    The fingerprint included. What the snapshot holds beyond, such as another version's history, is left out.
+    """
+    held = {sealed.questions[_place(name)]: name for name in sealed.history}
+    names = {name: held[wanted[_place(name)]] for name in plan.history}
+    digests = {name: sealed.digests[_place(held_as)] for name, held_as in names.items()}
+    parameters = sealed.parameters if plan.parameters is not None else {}
+    return replace(
+        sealed,
+        fingerprint=combined(sealed.digests[ROWS], digests, parameters),
+        history={name: sealed.history[held_as] for name, held_as in names.items()},
+        parameters=parameters,
+        digests={ROWS: sealed.digests[ROWS], **{_place(name): digest for name, digest in digests.items()}},
+        questions=wanted,
+    )
+
+
+def _place(history: str) -> str:
+    return f"history.{history}.sql"
 
 
 @contextmanager
@@ -74,7 +128,7 @@ class _Written:
 
 
 def _write_rows(reader: Reader, plan: ExtractPlan, path: Path) -> _Written:
-    sql = compose(Query("extract.sql", plan.extract.sql), plan.sources, reader.dialect)
+    sql = compose(Query(ROWS, plan.extract.sql), plan.sources, reader.dialect)
     boundary = _Boundary(plan.extract, typed=reader.typed)
     fingerprint = Fingerprint(boundary.schema)
     rows = size = 0
@@ -125,7 +179,7 @@ def _write_history(reader: Reader, plan: ExtractPlan, name: str, path: Path) -> 
     That the key is unique is checked where the features look rows up (pipeline.frames).
     """
     key = plan.history[name].key
-    query = Query(f"history.{name}.sql", plan.history[name].sql)
+    query = Query(_place(name), plan.history[name].sql)
     table = _table(reader, compose(query, plan.sources, reader.dialect), query.place)
     missing = [column for column in key if column not in table.column_names]
     if missing:
@@ -139,7 +193,7 @@ def _write_history(reader: Reader, plan: ExtractPlan, name: str, path: Path) -> 
 def _parameters(reader: Reader, plan: ExtractPlan) -> dict[str, Parameter]:
     if plan.parameters is None:
         return {}
-    query = Query("validate.parameters", plan.parameters)
+    query = Query(PARAMETERS, plan.parameters)
     return _only_row(reader, compose(query, plan.sources, reader.dialect), query.place)
 
 

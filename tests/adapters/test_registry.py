@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import warnings
@@ -45,6 +46,11 @@ LINEAGE = Lineage(
     code_version="abc",
     owners={"team": "toys"},
     left_out={},
+    fingerprints={"2013-04-28": "a" * 64},
+    environment_sha256="e" * 64,
+    trigger="on_drift",
+    trigger_evidence="a feature moved",
+    challenger_of=3,
 )
 
 
@@ -147,8 +153,21 @@ def test_mlflow_shows_what_made_the_version(registry: Registry, lineage: Lineage
     assert run.data.params["refit_on_all"] == "True"
     assert run.data.tags["feature_version"] == candidate().code.version
     assert run.data.tags["data_fingerprint"] == "f" * 64
+    assert (run.data.tags["trigger"], run.data.tags["challenger_of"]) == ("on_drift", "3")
+    assert run.data.tags["environment_sha256"] == "e" * 64
     artifacts = {found.path for found in client(registry).list_artifacts(registered.run_id)}
-    assert artifacts == {"baseline", "features", "profile"}
+    assert artifacts == {"baseline", "features", "profile", "lineage.json"}
+
+
+def test_parameters_and_the_fingerprint_of_each_night_stand_beside_the_model(
+    registry: Registry, lineage: Lineage
+) -> None:
+    registered = registry.register(candidate(), lineage, SAMPLE, PROFILE)
+    made_of = json.loads(
+        Path(client(registry).download_artifacts(registered.run_id, "lineage.json")).read_text()
+    )
+    assert made_of["fingerprints"] == {"2013-04-28": "a" * 64}
+    assert made_of["parameters"]["C"] == "1.0"
 
 
 def test_versions_of_a_job_are_counted(registry: Registry, lineage: Lineage) -> None:
@@ -185,6 +204,18 @@ def test_the_alias_follows_the_champion(registry: Registry, lineage: Lineage) ->
     assert registry.alias(lineage.job) is None
     registry.mirror(lineage.job, 1)
     assert registry.alias(lineage.job) == 1
+
+
+def test_the_newest_version_is_the_challenger_until_it_is_champion(
+    registry: Registry, lineage: Lineage
+) -> None:
+    for number in (1, 2):
+        registry.register(candidate(), lineage, SAMPLE, PROFILE)
+        registry.challenge(lineage.job, number)
+    registry.mirror(lineage.job, 1)
+    assert [registry.alias(lineage.job, name) for name in ("champion", "challenger")] == [1, 2]
+    registry.mirror(lineage.job, 2)
+    assert [registry.alias(lineage.job, name) for name in ("champion", "challenger")] == [2, None]
 
 
 def test_an_alias_to_a_version_that_mlflow_does_not_have_is_refused(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dags.asked import Asked, asked, name_of_run
+from dags.asked import Asked, AskedTraining, approver, asked, asked_training, name_of_run
 from pipeline.declaration import load_job
 from pipeline.errors import UsageError
 from pipeline.job import Job
@@ -124,3 +124,52 @@ def test_a_retry_keeps_the_runs_name_and_clearing_makes_another() -> None:
     assert first == name_of_run("toy", "2013-05-02", DagRun("manual"))
     assert first != name_of_run("toy", "2013-05-02", DagRun("manual", clear_number=1))
     assert first != name_of_run("toy", "2013-05-02", DagRun("manual", run_id="manual__2"))
+
+
+FIRED = {"kind": "on_drift", "evidence": "on_drift: a feature moved; new_labels: 2000 rows"}
+
+
+def training(run_type: str, *events: dict[str, Any], **params: Any) -> AskedTraining:
+    return asked_training(DagRun(run_type), params, events, AFTER_CUTOFF)
+
+
+def test_a_training_that_names_no_nights_means_the_newest_with_labels_known_now() -> None:
+    assert training("manual") == AskedTraining(None, None, AFTER_CUTOFF.isoformat(), None, "manual", None)
+
+
+def test_a_training_may_name_its_nights_its_seed_and_its_labels() -> None:
+    given = {"from": "2013-01-08", "to": "2013-04-30", "as_of": "2013-05-01T07:00:00Z", "seed": 3}
+    asks = training("manual", **given)
+    assert (asks.first, asks.last, asks.as_of, asks.seed) == tuple(given.values())
+
+
+def test_a_training_that_names_one_night_of_two_is_refused() -> None:
+    with pytest.raises(UsageError, match="its first and its last night, or none; got 2013-04-30"):
+        training("manual", to="2013-04-30")
+
+
+def test_a_training_tells_what_has_asked_for_it() -> None:
+    assert training("scheduled").trigger == "schedule"
+    asks = training("asset_triggered", FIRED)
+    assert (asks.trigger, asks.evidence) == ("on_drift", FIRED["evidence"])
+
+
+def answered(login: str, **params: str | None) -> tuple[str, str]:
+    response = {"responded_by_user": {"id": login, "name": login}, "params_input": params}
+    return approver(response, ("ana", "ben"))
+
+
+def test_an_approver_who_is_logged_in_approves_in_no_other_name() -> None:
+    assert answered("ana") == answered("ana", approved_by="ben") == ("ana", "ana")
+
+
+def test_a_local_login_names_the_approver() -> None:
+    assert answered("admin", approved_by="ben") == ("admin", "ben")
+
+
+@pytest.mark.parametrize("params", [{}, {"approved_by": None}, {"approved_by": "eve"}])
+def test_an_answer_in_nobodys_name_is_refused(params: dict[str, str | None]) -> None:
+    with pytest.raises(
+        UsageError, match=r"one of ana, ben must approve; got 'admin'.*Clear the task approve"
+    ):
+        answered("admin", **params)

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.airflow
 TASKS = ["extract", "plan", "publish", "report", "resolve_day", "score", "validate", "wait_for_source"]
 
 
+TRAINING = ["approve", "gate", "promote", "refit", "resolve", "train"]
+
+
 def night(airflow: Airflow, **conf: Any) -> dict[str, Any]:
     """One manual run of the toy's night."""
     (ended,) = airflow.runs("toy__score", {"day": NIGHT.key, **conf})
@@ -64,6 +67,7 @@ def test_a_declaration_makes_its_dag_without_heavy_imports(airflow: Airflow) -> 
         "toy__score": TASKS,
         "toy__outcomes": ["evaluate"],
         "toy__rollout": ["roll_out"],
+        "toy__train": TRAINING,
     }
     assert (told["errors"], told["heavy"]) == ({}, [])
     assert float(str(told["cpu_seconds"])) < 2
@@ -77,7 +81,7 @@ def test_a_broken_declaration_is_an_import_error_of_its_own_and_takes_no_other_j
         shutil.copyfile(file, file.with_name(f"broken.{suffix}"))
     airflow.toy.edit("dags/broken.yaml", "max_quarantined_share: 0.3", "max_quarantined_shar: 0.3")
     told: dict[str, Any] = airflow.parse()
-    assert sorted(told["dags"]) == ["toy__outcomes", "toy__rollout", "toy__score"]
+    assert sorted(told["dags"]) == ["toy__outcomes", "toy__rollout", "toy__score", "toy__train"]
     (message,) = told["errors"].values()
     assert list(told["errors"]) == ["broken.py"]
     assert "did you mean 'max_quarantined_share'" in message
@@ -152,14 +156,23 @@ def judged(airflow: Airflow) -> list[tuple[Any, ...]]:
     )
 
 
-def test_mature_days_are_judged_and_the_note_tells_it(airflow: Airflow) -> None:
+def test_mature_days_are_judged_and_what_asks_for_a_training_is_announced_once(airflow: Airflow) -> None:
+    airflow.toy.edit("dags/toy.yaml", "train: {", "retrain: {every_days: 30, new_labels: 400}\ntrain: {")
     for day in (YESTERDAY, NIGHT):
         airflow.toy.night(day)
-    (told,) = airflow.runs("toy__outcomes", {})
-    assert (told["state"], told["tasks"]) == ("success", {"evaluate[-1]": "success"})
+    told, again = airflow.runs("toy__outcomes", {}, {})
+    assert (told["state"], told["tasks"]) == (
+        "success",
+        {"evaluate[-1]": "success", "retrain[-1]": "success"},
+    )
+    assert (again["state"], again["tasks"]["retrain[-1]"]) == ("success", "skipped")
+    (event,) = again["events"]
+    assert (event["asset"], event["kind"], event["triggers"]) == ("retrain.toy", "every_days", [1, 2])
+    assert event["evidence"].endswith("new_labels: 400 labelled rows since 2024-01-10; declared are 400")
     assert judged(airflow) == [(day.day, True, 200, 200) for day in (YESTERDAY, NIGHT)]
     (note,) = told["notes"]
     assert "toy: 2 mature days, 2 runs judged, 2 evaluations written" in note
+    assert "retraining asked for, every_days: the champion learned up to 2024-01-10" in note
 
 
 def test_a_rollout_is_started_from_a_form_by_who_is_logged_in(airflow: Airflow) -> None:
@@ -189,3 +202,18 @@ def test_a_fault_of_the_labels_fails_and_its_owner_is_told(airflow: Airflow) -> 
     (alert,) = airflow.toy.rows("select job, day, kind, message from nightshift.alerts")
     assert (alert["job"], alert["day"], alert["kind"]) == ("toy", None, "failed")
     assert "FatalError: labels must be true or false" in alert["message"]
+
+
+def test_a_challenger_that_the_gate_does_not_accept_ends_green_and_asks_nobody(airflow: Airflow) -> None:
+    airflow.toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8}\ntrain: {")
+    (told,) = airflow.runs("toy__train", {"from": "2024-01-01", "to": "2024-01-05"})
+    assert told["state"] == "success"
+    done = {"resolve[-1]", "train[-1]", "gate[-1]"}
+    assert {name for name, state in told["tasks"].items() if state == "success"} == done
+    assert {told["tasks"][f"{name}[-1]"] for name in ("refit", "approve", "promote")} == {"skipped"}
+    assert any(
+        "refuse, verdict 1" in note and "page: /nightshift/jobs/toy/verdicts/1" in note
+        for note in told["notes"]
+    )
+    assert airflow.toy.query("select max(version) from nightshift.promotions") == [(1,)]
+    assert airflow.toy.version(3).trigger == "manual"

@@ -6,10 +6,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from sklearn.dummy import DummyClassifier
 from support.local_airflow import DAG, Local, Refused, running, until
 from support.toy import NIGHT, Template
 
@@ -17,14 +20,18 @@ from pipeline.cli.airflow import LocalAirflow
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
+TRAIN = "toy__train"
+FRAME = pd.DataFrame({"kind": ["ball", "doll", "kite"], "amount": [10.0, 50.0, 90.0], "sold_share_7d": 0.5})
 DAYS = ["2024-01-22", "2024-01-23", "2024-01-24"]
 
 
 @pytest.fixture(scope="module")
 def local(toy_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    with toy_template.copy(tmp_path_factory.mktemp("local")) as toy, running(toy) as started:
-        started.until_parsed(DAG, "consumer")
-        yield started
+    with toy_template.copy(tmp_path_factory.mktemp("local")) as toy:
+        toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8}\ntrain: {")
+        with running(toy) as started:
+            started.until_parsed(DAG, "consumer", TRAIN)
+            yield started
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +204,36 @@ def test_the_note_of_a_run_tells_where_its_report_is(local: Local) -> None:
     dag_run = next(run for run in local.dag_runs() if run["partition_key"] == DAYS[1])
     (path,) = re.findall(r"/nightshift/jobs/\S+", dag_run["note"])
     assert local.page(path, "viewer").code == 200
+
+
+def waiting(local: Local) -> list[dict[str, Any]]:
+    """The questions that nobody has answered."""
+    asked = "/dags/~/dagRuns/~/hitlDetails?response_received=false"
+    return list(local.call("GET", asked)["hitl_details"])
+
+
+def test_a_training_waits_for_its_approver_and_then_the_next_night_uses_the_new_champion(
+    local: Local, page: Page
+) -> None:
+    guess = DummyClassifier().fit(FRAME, [True, False, False])
+    local.toy.promote(local.toy.register(guess))
+    asked = {"logical_date": None, "conf": {"from": "2024-01-01", "to": "2024-01-10"}}
+    dag_run = local.call("POST", f"/dags/{TRAIN}/dagRuns", asked)["dag_run_id"]
+    (question,) = until(lambda: waiting(local), 120)
+    page.wait_for_timeout(2000)  # an answer within the first moment would fail the task
+    page.goto(f"{local.url}/required_actions")
+    page.get_by_role("link", name=question["subject"]).click()
+    picture(page, "approval")
+    expect(page.get_by_text("is better on average")).to_be_visible(timeout=30_000)
+    page.get_by_test_id("hitl-option-Approve").click()
+    ended = local.until_finished(dag_run, dag_id=TRAIN)
+    states = {name: task["state"] for name, task in local.tasks(dag_run, TRAIN).items()}
+    assert (ended["state"], set(states.values())) == ("success", {"success"})
+    champion = local.toy.rows("select * from nightshift.promotions order by promotion_no desc")[0]
+    assert (champion["approved_by"], champion["actor"]) == ("ana", f"admin, {dag_run}")
+    assert f"version {champion['version']} is champion, approved by ana" in ended["note"]
+    assert local.toy.night(NIGHT)["model_version"] == champion["version"]
+    assert local.toy.version(champion["version"]).refit_of == champion["version"] - 1
 
 
 def test_the_stop_from_elsewhere_ends_it_well_and_leaves_no_process_behind(local: Local) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.adapters import models
 from pipeline.errors import FatalError
 from pipeline.job import Train
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit, key_hashes, sample_by_key
@@ -133,6 +135,72 @@ def test_bias_is_prediction_minus_label() -> None:
     rows = nights()
     label = np.where(rows.day >= np.datetime64("2013-05-08"), 1.0, 4.0)
     assert fitted(with_label(rows, label), output="value").holdout.baseline["bias"] == 3.0
+
+
+OVERCONFIDENT = """
+FEATURES = {"size": "float", "noise": "float"}
+
+def make_features(rows, history): ...
+
+def make_model():
+    from sklearn.tree import DecisionTreeClassifier
+    return DecisionTreeClassifier()
+
+def make_baseline():
+    from sklearn.dummy import DummyClassifier
+    return DummyClassifier()
+"""
+
+
+@pytest.mark.parametrize("method", ["sigmoid", "temperature"])
+def test_a_model_that_is_too_sure_becomes_calibrated_and_can_be_loaded(
+    method: Literal["sigmoid", "temperature"], tmp_path: Path
+) -> None:
+    """A full-grown tree says 0 or 1 of every row, and is wrong with a third of them."""
+    code = load_feature_code("toy", OVERCONFIDENT, {})
+    sure, calm = (
+        fit(code, nights(30), TRAIN.model_copy(update={"calibrate": how}), "probability")
+        for how in (None, method)
+    )
+    assert (sure.refit_on_all, calm.refit_on_all) == (True, False)
+    assert sure.holdout.model["brier"] > 0.3
+    assert calm.holdout.model["brier"] < 0.26
+    assert sure.holdout.baseline == calm.holdout.baseline
+    path, sha256 = models.save(calm.model, tmp_path, "model")
+    loaded = models.load(path, sha256, models.sklearn_version())
+    features = nights().features
+    np.testing.assert_array_equal(loaded.predict_proba(features), calm.model.predict_proba(features))
+
+
+def test_what_calibrates_the_measured_model_has_not_been_measured_with() -> None:
+    rows = nights()
+    turned = np.where(rows.day >= np.datetime64("2013-05-08"), ~rows.label, rows.label)
+    train = TRAIN.model_copy(update={"calibrate": "sigmoid"})
+    assert fitted(with_label(rows, turned), train).holdout.model["auc"] < 0.3
+
+
+def test_a_calibrated_model_is_fitted_before_the_hold_out_and_calibrated_on_it() -> None:
+    rows = nights()
+    first = rows.take(rows.day < np.datetime64("2013-05-08"))
+    train = TRAIN.model_copy(update={"calibrate": "sigmoid"})
+    within = fitted(rows, train).model.calibrated_classifiers_[0].estimator
+    np.testing.assert_array_equal(
+        within.predict_proba(rows.features), fitted(first).model.predict_proba(rows.features)
+    )
+
+
+def test_a_calibration_needs_as_many_nights_again() -> None:
+    train = TRAIN.model_copy(update={"calibrate": "sigmoid"})
+    with pytest.raises(FatalError, match="3 and as many before to calibrate on; got 6 nights with 240 rows"):
+        fitted(nights(6), train)
+
+
+def test_the_parameters_are_told_as_text_without_addresses() -> None:
+    parameters = fitted(nights()).parameters()
+    assert parameters["randomforestclassifier__max_depth"] == "3"
+    assert parameters["randomforestclassifier__random_state"] == "1"
+    assert "steps" not in parameters
+    assert fitted(nights()).parameters() == parameters
 
 
 def test_too_few_nights_are_told_with_numbers() -> None:

@@ -121,17 +121,17 @@ class Local:
         """All backfills of the DAG."""
         return list(self.call("GET", f"/backfills?dag_id={DAG}")["backfills"])
 
-    def tasks(self, run: str) -> dict[str, dict[str, Any]]:
+    def tasks(self, run: str, dag_id: str = DAG) -> dict[str, dict[str, Any]]:
         """The task instances of a DAG run by name; a shard's is the last one."""
-        found = self.call("GET", f"/dags/{DAG}/dagRuns/{quote(run)}/taskInstances")["task_instances"]
+        found = self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run)}/taskInstances")["task_instances"]
         return {task["task_id"]: task for task in found}
 
-    def until_finished(self, run: str, seconds: float = 240) -> dict[str, Any]:
+    def until_finished(self, run: str, seconds: float = 240, dag_id: str = DAG) -> dict[str, Any]:
         """The DAG run once it has ended; calls that a restart interrupts are made again."""
 
         def ended() -> dict[str, Any] | None:
             try:
-                found: dict[str, Any] = self.call("GET", f"/dags/{DAG}/dagRuns/{quote(run)}")
+                found: dict[str, Any] = self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run)}")
             except OSError:
                 return None
             return found if found["state"] in FINISHED else None

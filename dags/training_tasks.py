@@ -1,0 +1,133 @@
+"""What each task of a training does: one call into pipeline, imported when the task runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from dags.asked import AskedTraining, approver, asked_training
+from dags.tasks import NOTE, environment, job_of
+from pipeline.partition import Partition, between
+
+if TYPE_CHECKING:
+    from pipeline.lifecycle.gate import Reason
+
+SUBJECT, BODY = "subject", "body"
+"""The XComs that the question to an approver shows."""
+
+
+def resolve(job: str) -> dict[str, Any]:
+    """Which nights, labels known when, with which seed, and why."""
+    from pipeline import retraining
+
+    context: Any = get_current_context()
+    declared = job_of(job)
+    given = asked_training(context["dag_run"], context["params"], _fired(context), datetime.now(UTC))
+    known = datetime.fromisoformat(given.as_of)
+    if given.last is None:
+        nights = retraining.training_span(declared, known, declared.declaration.gate.nights)
+        given = replace(given, first=nights[0].key, last=nights[-1].key)
+    newest = max(str(given.last), retraining.newest_mature(declared, known).key)
+    return asdict(replace(given, newest=newest))
+
+
+def train(job: str, wanted: Mapping[str, Any]) -> int:
+    """Register a challenger; its number."""
+    given = AskedTraining(**wanted)
+    number = _trained(job, given, given.last, None)
+    _tell(NOTE, f"{job}: version {number} is trained on {given.first} to {given.last}; {_why(given)}")
+    return number
+
+
+def gate(job: str, wanted: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Let the gate judge the challenger; its verdict and where its page is."""
+    from pipeline.gate import judge
+
+    known = datetime.fromisoformat(wanted["as_of"])
+    judged = judge(environment(), job, challenger=version, as_of=known)
+    verdict = {
+        "version": version,
+        "verdict_no": judged.verdict_no,
+        "outcome": judged.verdict.outcome,
+        "champion": judged.champion,
+        "page": f"/nightshift/jobs/{job}/verdicts/{judged.verdict_no}",
+        "reasons": [_line(reason) for reason in judged.verdict.reasons],
+    }
+    _tell(NOTE, _told(job, verdict))
+    return verdict
+
+
+def refit(job: str, wanted: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Fit what was accepted again, on all nights, unless declared otherwise; what is to be approved."""
+    told = _told(job, verdict)
+    if verdict["outcome"] != "accept":
+        raise AirflowSkipException(told)
+    given, accepted = AskedTraining(**wanted), verdict["version"]
+    number, fitted = accepted, f"version {accepted} as it was judged"
+    if job_of(job).declaration.train.refit:
+        number = _trained(job, given, given.newest, accepted)
+        fitted = (
+            f"version {number}, which is version {accepted} fitted again on {given.first} to {given.newest}"
+        )
+    _tell(SUBJECT, f"{job}: make version {number} the champion?")
+    _tell(BODY, f"{told}\n\nTo be promoted: {fitted}; {_why(given)}.")
+    _tell(NOTE, f"{told}\nwaits for an approver: {fitted}")
+    return {"version": number, "reason": f"gate verdict {verdict['verdict_no']} on version {accepted}"}
+
+
+def promote(job: str, accepted: Mapping[str, Any], response: Mapping[str, Any]) -> None:
+    """Make the version the champion, in the name of the approver who has agreed."""
+    from pipeline import training
+
+    context: Any = get_current_context()
+    login, who = approver(response, job_of(job).declaration.owners.approvers)
+    promotion, warnings = training.promote(
+        environment(),
+        job,
+        accepted["version"],
+        approved_by=who,
+        reason=accepted["reason"],
+        actor=f"{login}, {context['dag_run'].run_id}",
+    )
+    told = f"{job}: version {promotion.version} is champion, approved by {who}; {promotion.reason}"
+    _tell(NOTE, "\n".join([told, *(f"- warning: {warning}" for warning in warnings)]))
+
+
+def _trained(job: str, given: AskedTraining, last: str | None, refit_of: int | None) -> int:
+    from pipeline.training import Cause, train
+
+    days = list(between(Partition.parse(str(given.first)), Partition.parse(str(last))))
+    known = datetime.fromisoformat(given.as_of)
+    cause = Cause(given.trigger, given.evidence, refit_of)
+    return train(environment(), job, days, known, given.seed, lambda _: None, cause).version
+
+
+def _fired(context: Any) -> list[dict[str, Any]]:
+    """What the events say that have started the DAG run."""
+    events = context.get("triggering_asset_events") or {}
+    return [event.extra for of_asset in events.values() for event in of_asset]
+
+
+def _told(job: str, verdict: Mapping[str, Any]) -> str:
+    against = f" against version {verdict['champion']}" if verdict["champion"] else ""
+    outcome = verdict["outcome"].replace("_", " ")
+    head = f"{job}: version {verdict['version']}{against}: {outcome}, verdict {verdict['verdict_no']}"
+    return "\n".join([head, "", *verdict["reasons"], "", f"page: {verdict['page']}"])
+
+
+def _line(reason: Reason) -> str:
+    return f"- {reason.check}: {reason.outcome.replace('_', ' ')}. {reason.evidence}"
+
+
+def _why(given: AskedTraining) -> str:
+    return f"asked for by {given.trigger}" + (f": {given.evidence}" if given.evidence else "")
+
+
+def _tell(key: str, text: str) -> None:
+    context: Any = get_current_context()
+    context["ti"].xcom_push(key=key, value=text)

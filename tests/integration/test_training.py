@@ -1,0 +1,106 @@
+"""Training over nights that have run already: what they read is read again, and tells the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.toy import CHAMPION_SINCE, FIRST, JOB, Toy, quiet_mlflow
+
+from pipeline import training
+from pipeline.adapters import models
+from pipeline.adapters.registry import fetch
+from pipeline.adapters.store import sha256_of
+from pipeline.adapters.versions import ModelVersion
+from pipeline.partition import Partition, between
+
+pytestmark = pytest.mark.integration
+
+DAYS = list(between(FIRST, Partition(FIRST.day + timedelta(days=5))))
+SCORED = DAYS[2]
+FRAME = pd.DataFrame({"kind": ["ball", "doll", "kite"], "amount": [10.0, 50.0, 90.0], "sold_share_7d": 0.5})
+
+
+def trained(
+    toy: Toy, days: Sequence[Partition] = DAYS, as_of: datetime = CHAMPION_SINCE, **given: Any
+) -> ModelVersion:
+    with quiet_mlflow():
+        return training.train(toy.env, JOB, days, as_of, None, lambda _: None, **given)
+
+
+def predictions(toy: Toy, version: ModelVersion) -> Any:
+    folder = toy.env.settings.home / f"fetched-{version.version}"
+    folder.mkdir(parents=True)
+    file = fetch(version.model_uri, folder)
+    return models.load(file, version.model_sha256, version.sklearn_version).predict_proba(FRAME)
+
+
+def test_equal_nights_give_equal_predictions_read_from_sealed_snapshots_or_from_the_source(toy: Toy) -> None:
+    """Version 2 of the toy is made of these days, before any of them was scored."""
+    before = toy.version(2)
+    run = toy.night(SCORED)
+    again = trained(toy)
+    assert again.metrics["nights_reused"] == {SCORED.key: run["run_id"]}
+    assert again.data_fingerprint == before.data_fingerprint
+    np.testing.assert_array_equal(predictions(toy, again), predictions(toy, before))
+
+
+def test_a_version_tells_what_made_it(toy: Toy) -> None:
+    (toy.project / "requirements.lock").write_text("scikit-learn==1.9.1\n")
+    cause = training.Cause("on_drift", "a feature moved", refit_of=2)
+    made = toy.version(trained(toy, cause=cause).version)
+    assert list(made.fingerprints) == [day.key for day in DAYS]
+    assert len(set(made.fingerprints.values())) == len(DAYS)
+    assert made.parameters["classify__C"] == "1.0"
+    assert made.environment_sha256 == sha256_of(toy.project / "requirements.lock")
+    assert (made.trigger, made.trigger_evidence) == ("on_drift", "a feature moved")
+    assert (made.refit_of, made.challenger_of) == (2, 1)
+    assert toy.version(1).environment_sha256 is None
+    assert training.registry_of(toy.env).alias(JOB, "challenger") == made.version
+
+
+def test_what_a_table_held_on_the_night_is_learned_from_although_it_was_overwritten(toy: Toy) -> None:
+    toy.edit(
+        "dags/toy.yaml", "{table: source.toy, known_at: known_at}", "{table: source.toy, overwritten: true}"
+    )
+    seen = trained(toy)
+    toy.night(SCORED)
+    toy.execute("update source.toy set amount = 0 where day = %s", SCORED.day)
+    assert trained(toy).data_fingerprint == seen.data_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("select * from toy where day = :day\n", "select * from toy where day = :day and id > 0\n"),
+        ("where toy.day >= :day - 7 and", "where toy.day >= :day - 6 and"),
+        ("select :day_start as day_start,", "select :day_start as day_start, 1 as one,"),
+        ('cutoff: "03:00"', 'cutoff: "02:00"'),
+        ("amount: float\n", "amount: float?\n"),
+        ("{table: source.toy_sales, known_at: known_at}", "{table: source.toy_sales, overwritten: true}"),
+    ],
+)  # fmt: skip
+def test_a_snapshot_that_was_asked_anything_else_is_not_reused(toy: Toy, old: str, new: str) -> None:
+    toy.night(SCORED)
+    toy.edit("dags/toy.yaml", old, new)
+    assert reused(toy) == []
+
+
+def test_the_run_that_read_its_day_in_time_goes_before_a_newer_one(toy: Toy) -> None:
+    first, second = toy.night(SCORED), toy.night(SCORED)
+    assert reused(toy) == [second["run_id"]]
+    toy.execute("update nightshift.runs set as_of = false where run_id = %s", second["run_id"])
+    assert reused(toy) == [first["run_id"]]
+
+
+def reused(toy: Toy) -> list[str]:
+    """The runs whose snapshots a replay of the scored day reads."""
+    from pipeline.replay import replay, tree_code
+
+    job = toy.job()
+    nights = replay(toy.env, job, tree_code(toy.env, job), [SCORED], CHAMPION_SINCE)
+    return [night.reused for night in nights if night.reused]
