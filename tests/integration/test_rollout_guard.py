@@ -106,6 +106,8 @@ def test_a_challenger_that_fails_is_stopped_at_once_and_told_once(toy: Toy) -> N
     toy.night(YESTERDAY)
     assert [row["kind"] for row in history(toy)] == ["canary", "stop"]
     assert "did not answer" in history(toy)[-1]["reason"]
+    (night,) = command(toy, "status")["nights"]
+    assert "did not answer" in night["faults"][0]
     toy.night()
     assert len(alerts(toy)) == 1
 
