@@ -164,7 +164,8 @@ def _concept_drift(env: Environment, job: Job) -> list[tuple[list[dict[str, Any]
     """The judged nights of each version, in the order of their first days, and what they show."""
     declared, declaration = declared_outcomes(job, "judged"), job.declaration
     with env.engine.connect() as connection:
-        rows = stored.realised(connection, job.name, *EVER)
+        # A bad challenger is no concept drift of the champion.
+        rows = stored.realised(connection, job.name, *EVER, of_champion=True)
         # Rows of one day come with the run that was acted upon first.
         of_day = {row["day"]: row for row in reversed(rows)}
         nights = [of_day[day] for day in sorted(of_day)]

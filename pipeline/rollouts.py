@@ -260,8 +260,10 @@ class Night:
     answered: Answered
     changed: int | None
     sample_ratio_p: float | None
-    champion: float | None = None
-    challenger: float | None = None
+    faults: tuple[str, ...]
+    """What a guardrail has against the challenger on this night, before any label."""
+    champion: float | None
+    challenger: float | None
     """What each arm cost by `Standing.metric`, once its labels are there."""
 
 
@@ -297,7 +299,7 @@ def standing(env: Environment, job_name: str) -> Standing | None:
     for one in judged:
         of_run.setdefault(one["run_no"], []).append(one)
     compared = {row["run_no"]: _judged_night(row, of_run.get(row["run_no"], [])) for row in answered}
-    nights = tuple(_night(row, rows[row["rollout_no"]], compared[row["run_no"]]) for row in answered)
+    nights = tuple(_night(job, row, rows[row["rollout_no"]], compared[row["run_no"]]) for row in answered)
     return Standing(
         rollout=newest,
         running=running is not None,
@@ -308,8 +310,9 @@ def standing(env: Environment, job_name: str) -> Standing | None:
     )
 
 
-def _night(row: Mapping[str, Any], rollout: Rollout, judged: JudgedNight | None) -> Night:
+def _night(job: Job, row: Mapping[str, Any], rollout: Rollout, judged: JudgedNight | None) -> Night:
     answered = _as_answered(row)
+    has_arms = rollout.kind in SHARED
     return Night(
         day=row["day"],
         run_id=row["run_id"],
@@ -318,6 +321,7 @@ def _night(row: Mapping[str, Any], rollout: Rollout, judged: JudgedNight | None)
         answered=answered,
         changed=row["changed"],
         sample_ratio_p=arms.sample_ratio_p(answered, rollout.share) if rollout.share else None,
+        faults=tuple(arms.night_faults(answered, job.declaration.rollout)) if has_arms else (),
         champion=judged.champion if judged else None,
         challenger=judged.challenger if judged else None,
     )

@@ -20,6 +20,7 @@ from pipeline.monitoring.quality import ALL, Measured
 from pipeline.partition import Partition
 from pipeline.run import Run
 
+CHAMPION = "champion"
 _ESTIMATE = {"part": "estimate", "column_name": "quality", "baseline": "none"}
 
 
@@ -99,8 +100,12 @@ def _same(before: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> bool:
     )
 
 
-def realised(connection: sa.Connection, job: str, first: Partition, last: Partition) -> list[dict[str, Any]]:
+def realised(
+    connection: sa.Connection, job: str, first: Partition, last: Partition, *, of_champion: bool = False
+) -> list[dict[str, Any]]:
     """The newest evaluation of all rows of each run that was acted upon or that readers see now.
+
+    With `of_champion`, in a canary or an A/B test only the rows of the champion's arm.
 
     One row a run, by day: run_no, day, hindsight, model_version, rows, labelled, labels_as_of, evaluated_at
     and metrics, a mapping of names to values.
@@ -122,12 +127,21 @@ def realised(connection: sa.Connection, job: str, first: Partition, last: Partit
         .join(newest, sa.and_(newest.c.run_no == outcomes.c.run_no,
                               newest.c.evaluated_at == outcomes.c.evaluated_at))
         .outerjoin(pointer, pointer.c.run_no == outcomes.c.run_no)
-        .where(outcomes.c.arm == ALL, outcomes.c.slice_column == ALL)
+        .where(_arm(of_champion=of_champion), outcomes.c.slice_column == ALL)
         .where(sa.or_(~outcomes.c.hindsight, pointer.c.run_no.is_not(None)))
         .group_by(*shared)
         .order_by(outcomes.c.day, outcomes.c.hindsight)
     )  # fmt: skip
     return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def _arm(*, of_champion: bool) -> sa.ColumnElement[bool]:
+    if not of_champion:
+        return outcomes.c.arm == ALL
+    own = outcomes.alias()
+    same = (own.c.run_no == outcomes.c.run_no, own.c.evaluated_at == outcomes.c.evaluated_at)
+    has_arms = sa.exists().where(*same, own.c.arm == CHAMPION)
+    return outcomes.c.arm == sa.case((has_arms, CHAMPION), else_=ALL)
 
 
 def replace_estimate(connection: sa.Connection, run: Run, values: Mapping[str, float]) -> None:

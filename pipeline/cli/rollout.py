@@ -88,6 +88,9 @@ def run_rollout_status(env: Environment, job: str, asked: Asked, *, as_json: boo
             "changed", "ratio p", f"champion {found.metric}", "challenger",
         )  # fmt: skip
         out.print(table(None, head, [_cells(night) for night in found.nights]), markup=False)
+        for night in found.nights:
+            for fault in night.faults:
+                out.print(f"{night.day}: {fault}", markup=False)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

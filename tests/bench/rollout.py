@@ -160,6 +160,30 @@ def simulated(world: World, tests: int, seed: int) -> Line:
     )
 
 
+def idealised(tests: int, seed: int = 0) -> dict[float, int]:
+    """How often equal arms are called different where both errors are Gaussian: by the keys' spread.
+
+    The spread is in standard deviations of a night's difference; groups of keys know it with 38 degrees of
+    freedom, as those of a rollout do.
+    """
+    random = np.random.default_rng(seed)
+    looked = range(DECLARED.min_nights, NIGHTS + 1)
+    found = {}
+    for spread in (0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0):
+        found[spread] = 0
+        for _ in range(tests):
+            nights = random.standard_normal(NIGHTS) + spread * random.standard_normal()
+            freedom = 2 * (BUCKETS - 1)
+            known = spread * math.sqrt(random.chisquare(freedom) / freedom)
+            keys = float(stats.t.ppf(1 - DECLARED.error / 4, freedom)) * known
+            for count in looked:
+                bounds = mean_bounds(nights[:count], DECLARED.error, DECLARED.min_nights)
+                if abs(bounds.mean) > math.hypot(bounds.upper - bounds.mean, keys):
+                    found[spread] += 1
+                    break
+    return found
+
+
 WORLDS = (
     *(World(keys, share) for keys in (900, 20_000) for share in (0.1, 0.5)),
     World(20_000, 0.5, night_spread=0.0, key_spread=0.0),
@@ -200,10 +224,15 @@ def main(
     """Print the table, or one JSON line."""
     with ProcessPoolExecutor(workers) as pool:
         lines = list(pool.map(simulated, WORLDS, [tests] * len(WORLDS), range(len(WORLDS))))
+    gaussian = idealised(tests)
     if as_json:
-        sys.stdout.write(json.dumps([asdict(line) for line in lines]) + "\n")
-    else:
-        Console(width=240).print(shown(lines))
+        report = {"worlds": [asdict(line) for line in lines], "gaussian": gaussian, "tests": tests}
+        sys.stdout.write(json.dumps(report) + "\n")
+        return
+    out = Console(width=240)
+    out.print(shown(lines))
+    held = ", ".join(f"{spread}: {interval(count, tests)}" for spread, count in gaussian.items())
+    out.print(f"Gaussian nights and keys, equal arms called different by ours, by the keys' spread: {held}")
 
 
 if __name__ == "__main__":

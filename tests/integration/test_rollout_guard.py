@@ -18,9 +18,10 @@ from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner
 
 from pipeline import rollouts
+from pipeline.adapters import outcomes as stored
 from pipeline.cli.main import app
 from pipeline.outcomes import evaluate
-from pipeline.partition import Partition, between
+from pipeline.partition import EVER, Partition, between
 
 pytestmark = pytest.mark.integration
 
@@ -38,6 +39,13 @@ def shop(toy: Toy) -> Toy:
     toy.edit("dags/toy.yaml", "outcomes:\n  label: sold\n", OUTCOMES)
     toy.edit("dags/toy.yaml", "train: {", "rollout: {min_nights: 5, max_decision_gap: 0.9}\n\ntrain: {")
     return toy
+
+
+@pytest.fixture
+def bold(shop: Toy) -> Toy:
+    """The same, content with a weaker proof."""
+    shop.edit("dags/toy.yaml", "rollout: {min_nights", "rollout: {error: 0.3, min_nights")
+    return shop
 
 
 def by_kind(toy: Toy, **sold: bool) -> int:
@@ -98,6 +106,8 @@ def test_a_challenger_that_fails_is_stopped_at_once_and_told_once(toy: Toy) -> N
     toy.night(YESTERDAY)
     assert [row["kind"] for row in history(toy)] == ["canary", "stop"]
     assert "did not answer" in history(toy)[-1]["reason"]
+    (night,) = command(toy, "status")["nights"]
+    assert "did not answer" in night["faults"][0]
     toy.night()
     assert len(alerts(toy)) == 1
 
@@ -123,28 +133,28 @@ def test_a_shadow_is_never_stopped_and_its_changes_are_counted_by_slice(shop: To
     assert night["changed"] == changed["all", "all"]
 
 
-def test_a_canary_that_costs_more_is_stopped_by_its_outcomes_and_the_champion_restored(shop: Toy) -> None:
-    opposite = never(shop)
-    shop.rollout("canary", opposite, share=0.5)
+def test_a_canary_that_costs_more_is_stopped_by_its_outcomes_and_the_champion_restored(bold: Toy) -> None:
+    opposite = never(bold)
+    bold.rollout("canary", opposite, share=0.5)
     for day in NIGHTS[:4]:
-        shop.night(day)
-    evaluate(shop.env, "toy")
-    assert len(history(shop)) == 1, "too few nights"
+        bold.night(day)
+    evaluate(bold.env, "toy")
+    assert len(history(bold)) == 1, "too few nights"
     for day in NIGHTS[4:]:
-        shop.night(day)
-    before = command(shop, "status")
+        bold.night(day)
+    before = command(bold, "status")
     assert before["comparison"]["nights"] == 4
-    evaluate(shop.env, "toy")
-    told = command(shop, "status")
+    evaluate(bold.env, "toy")
+    told = command(bold, "status")
     assert told["running"] is False
     assert (told["comparison"]["conclusion"], told["comparison"]["nights"]) == ("worse", 6)
     assert 0 < told["comparison"]["lower"] < told["comparison"]["difference"]
-    started, stopped = history(shop)
+    started, stopped = history(bold)
     assert (stopped["stops"], stopped["actor"]) == (started["rollout_no"], "nightshift")
     assert "Over 6 nights, cost_per_1000 of the challenger was" in stopped["reason"]
-    evaluate(shop.env, "toy")
-    assert (len(history(shop)), len(alerts(shop))) == (2, 1)
-    assert shop.night(NIGHTS[-1].next())["rollout_no"] is None
+    evaluate(bold.env, "toy")
+    assert (len(history(bold)), len(alerts(bold))) == (2, 1)
+    assert bold.night(NIGHTS[-1].next())["rollout_no"] is None
 
 
 def test_an_equal_canary_and_an_ab_test_of_a_worse_one_go_on(shop: Toy) -> None:
@@ -158,17 +168,21 @@ def test_an_equal_canary_and_an_ab_test_of_a_worse_one_go_on(shop: Toy) -> None:
     assert found.comparison is not None
     assert found.comparison.conclusion == "not enough nights"
     assert [night.sample_ratio_p is not None for night in found.nights] == [True] * 6
+    with shop.env.engine.connect() as connection:
+        whole, own = (stored.realised(connection, "toy", *EVER, of_champion=each) for each in (False, True))
+    assert [row["rows"] for row in whole] == [200] * 6
+    assert [row["rows"] for row in own] == [night.answered.champion_rows for night in found.nights]
 
 
-def test_arms_that_are_not_of_their_share_block_the_conclusion(shop: Toy) -> None:
-    shop.rollout("ab", never(shop), share=0.5)
+def test_arms_that_are_not_of_their_share_block_the_conclusion(bold: Toy) -> None:
+    bold.rollout("ab", never(bold), share=0.5)
     for day in NIGHTS:
-        shop.night(day)
-    evaluate(shop.env, "toy")
-    assert command(shop, "status")["comparison"]["conclusion"] == "worse"
-    assert [row["kind"] for row in history(shop)] == ["ab"], "an A/B test concludes and changes nothing"
-    shop.execute("update nightshift.rollout_nights set challenger_assigned = 20 where day = %s", NIGHT.day)
-    assert command(shop, "status")["comparison"]["conclusion"] == "sample ratio broken"
+        bold.night(day)
+    evaluate(bold.env, "toy")
+    assert command(bold, "status")["comparison"]["conclusion"] == "worse"
+    assert [row["kind"] for row in history(bold)] == ["ab"], "an A/B test concludes and changes nothing"
+    bold.execute("update nightshift.rollout_nights set challenger_assigned = 20 where day = %s", NIGHT.day)
+    assert command(bold, "status")["comparison"]["conclusion"] == "sample ratio broken"
 
 
 def test_the_command_starts_goes_on_and_stops(toy: Toy) -> None:
@@ -184,11 +198,11 @@ def test_the_command_starts_goes_on_and_stops(toy: Toy) -> None:
     assert command(toy, "status")["running"] is False
 
 
-def test_a_rollout_of_old_nights_is_judged_too(shop: Toy) -> None:
+def test_a_rollout_of_old_nights_is_judged_too(bold: Toy) -> None:
     """2013 is scored today: every night is judged in hindsight, and a bad canary is stopped all the same."""
     since = datetime(2024, 1, 21, tzinfo=UTC)
-    shop.rollout("canary", never(shop), since=since, share=0.5)
+    bold.rollout("canary", never(bold), since=since, share=0.5)
     for day in NIGHTS:
-        shop.night(day, policy="as-of", trigger="backfill")
-    evaluate(shop.env, "toy")
-    assert [row["kind"] for row in history(shop)] == ["canary", "stop"]
+        bold.night(day, policy="as-of", trigger="backfill")
+    evaluate(bold.env, "toy")
+    assert [row["kind"] for row in history(bold)] == ["canary", "stop"]
