@@ -105,6 +105,14 @@ def of_run(job: ReadableJob, run_id: str, request: Request) -> str:
     return reporting.run_page_of(_environment(), _name(run_id), _links(request), job=job)
 
 
+@app.get("/jobs/{job}/verdicts/{number}")
+def of_verdict(job: ReadableJob, number: int, request: Request) -> str:
+    """What the gate said of a challenger of that job."""
+    from pipeline import reporting
+
+    return reporting.verdict_page(_environment(), job, number, _links(request))
+
+
 @app.get("/dags/{dag_id}/runs/{dag_run_id}")
 def of_dag_run(job: JobOfDag, dag_run_id: str, request: Request) -> str:
     """The newest run that a DAG run has planned."""
@@ -143,6 +151,7 @@ def _links(request: Request) -> Links:
         job=lambda name: f"{top}/{quote(name)}",
         dictionary=lambda name: f"{top}/{quote(name)}/dictionary",
         run=lambda name, run_id, _: f"{top}/{quote(name)}/runs/{quote(run_id)}",
+        verdict=lambda name, number: f"{top}/{quote(name)}/verdicts/{number}",
     )
 
 
