@@ -134,7 +134,7 @@ def withdraw(connection: sa.Connection, run: Run, why: Withdrawal) -> int | None
             "more. Look at `nightshift status`, then unpublish again"
         )
     connection.execute(sa.update(runs).filter_by(run_no=run.run_no).values(status="withdrawn"))
-    restored = connection.execute(newest_published(run.job, run.partition)).scalar_one_or_none()
+    restored: int | None = connection.execute(newest_published(run.job, run.partition)).scalar_one_or_none()
     token = held.last_token + 1
     moved = connection.execute(
         sa.update(pointer)
