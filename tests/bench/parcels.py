@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from bench.faults import Drawn, category, doubled, dropped, nulls, shifted, swapped, times
 from bench.nights import Night
-from bench.planting import Seen, quality
+from bench.planting import Seen, realised
 from bench.prepare import PROJECT, parcels, returns
 from scipy.special import expit
 
@@ -74,6 +74,7 @@ class ParcelBench:
     """Parcels and the score that made their labels."""
 
     nights: ParcelNights
+    judged_from: date = FIRST
 
     def seen(self, night: Night, fault: Drawn | None = None, draw: np.random.Generator | None = None) -> Seen:
         """What monitoring sees: inputs and scores; there are no other features."""
@@ -100,7 +101,7 @@ class ParcelBench:
             ]
         )
         counts = RowCounts(table.num_rows, int((bad | repeated).sum()), int(repeated.sum()), int(bad.sum()))
-        return Seen(night.day, profile, counts, quality(night, good, scores, ["parcel"], fault, draw))
+        return Seen(night.day, profile, counts, realised(night, good, scores, ["parcel"], fault, draw))
 
 
 def _scores(rows: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

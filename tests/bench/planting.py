@@ -14,9 +14,11 @@ from bench.faults import Drawn
 from bench.nights import Night, Nights
 
 from pipeline.frames import rows_frame
-from pipeline.monitoring.metrics import Metric, RowCounts, profile_metrics, row_metrics
+from pipeline.monitoring.control_charts import Judged
+from pipeline.monitoring.metrics import RowCounts, profile_metrics, row_metrics
 from pipeline.monitoring.nightly import nightly_metrics
 from pipeline.monitoring.profile import Profile, merge, profile_features, profile_inputs, profile_scores
+from pipeline.monitoring.quality import quality
 from pipeline.partition import Partition
 
 COLUMNS = ["day", "part", "column_name", "metric", "baseline", "value"]
@@ -27,12 +29,12 @@ LEAST_ROLLING = 7
 
 @dataclass(frozen=True)
 class Seen:
-    """What monitoring sees of a night, and the area under the ROC curve that its labels give later."""
+    """What monitoring sees of a night, and the quality that its labels show later."""
 
     day: date
     profile: Profile
     counts: RowCounts
-    auc: float
+    judged: Judged
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Bench:
     nights: Nights
     model: Any
     temperatures: pd.DataFrame
+    judged_from: date
+    """The first night that the model did not learn from."""
 
     def seen(self, night: Night, fault: Drawn | None = None, draw: np.random.Generator | None = None) -> Seen:
         """The night's profile: inputs of all rows, features and scores of those that no rule refuses.
@@ -73,7 +77,7 @@ class Bench:
             ]
         )
         counts = RowCounts(table.num_rows, int(bad.sum()), int(doubled.sum()), int(bad.sum()))
-        return Seen(night.day, profile, counts, quality(night, table.filter(good), scores, KEY, fault, draw))
+        return Seen(night.day, profile, counts, realised(night, table.filter(good), scores, KEY, fault, draw))
 
     def featured(self, night: Night, rows: pa.Table) -> pd.DataFrame:
         """The job's features, and the temperature that no feature of the job uses."""
@@ -82,38 +86,31 @@ class Bench:
         return made.assign(temperature=made["origin"].map(dict(at)).astype("float64"))
 
 
-def quality(
+def realised(
     night: Night,
     rows: pa.Table,
     scores: Any,
     key: list[str],
     fault: Drawn | None,
     draw: np.random.Generator,
-) -> float:
-    """Area under the ROC curve over the rows whose label is known, NaN where they are of one kind."""
-    from sklearn.metrics import roc_auc_score
-
+) -> Judged:
+    """The quality of the rows whose label is known; none where no key is known, as a swap of keys gives."""
     label = night.labels.column_names[-1]
     scored = rows.select(key).to_pandas().assign(score=scores)
     known = scored.merge(night.labels.to_pandas().astype({label: bool}), on=key)
-    truth = known[label].to_numpy()
+    truth = known[label].to_numpy(dtype=np.float64)
     if fault and fault.shuffled_labels:
         truth = draw.permutation(truth)
-    if truth.all() or not truth.any():
-        return float("nan")  # keys that no outcome knows, as a swap of key columns gives
-    return float(roc_auc_score(truth, known["score"]))
+    return Judged(night.day, len(truth), quality(known["score"].to_numpy(), None, truth, "probability", None))
 
 
 def metrics_of(seen: Seen, before: Sequence[Seen]) -> pd.DataFrame:
-    """The night's metrics as the table has them; AUC stands with the scores."""
+    """The night's metrics as the table has them."""
     found = row_metrics(seen.counts)
     rolling = merge([each.profile for each in before[-ROLLING:]]) if len(before) >= LEAST_ROLLING else None
     found += profile_metrics(seen.profile, None, rolling, "probability")
     if rolling is not None:
         found += nightly_metrics(seen.profile, rolling, before[-1].profile)
-    # Realised quality is one more level to be watched.
-    if np.isfinite(seen.auc):
-        found.append(Metric("score", "auc", "mean", "none", seen.auc))
     rows = [(pd.Timestamp(seen.day), m.part, m.column, m.metric, m.baseline, m.value) for m in found]
     return pd.DataFrame(rows, columns=COLUMNS)
 
