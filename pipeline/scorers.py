@@ -23,6 +23,7 @@ from pipeline.frames import history_frame
 from pipeline.job import Job, ScoreSource
 from pipeline.lifecycle import fallback
 from pipeline.lifecycle.fallback import Answer, Scores, Step
+from pipeline.lifecycle.known_answers import KnownAnswers
 from pipeline.monitoring.profiler import Profiler
 from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
@@ -114,6 +115,8 @@ class Scorers:
         code, history = feature_code(version), self._history(version)
         model = self._load(version, baseline=step == "baseline")
         output = self.job.declaration.model.output
+        if step != "baseline" and (known := version.metrics.get("known_answers")):
+            KnownAnswers.read(known).check(model, code.schema, output)
 
         def answer(rows: pa.RecordBatch) -> Answer:
             frame = features(code, rows, version.extract.columns, history)

@@ -23,6 +23,7 @@ from pipeline.errors import FatalError, UsageError
 from pipeline.job import Job
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
+from pipeline.lifecycle.known_answers import KnownAnswers, made_up
 from pipeline.lifecycle.promote import Kind, Promotion
 from pipeline.monitoring.profile import Profile, merge, profile_features, profile_scores
 from pipeline.monitoring.profile_file import dumps
@@ -64,7 +65,12 @@ def train(
     rows = _together(job, nights)
     candidate = fit(code, rows, settings, job.declaration.model.output)
     profile = _profile(job, candidate, rows, nights)
-    return _register(env, job, candidate, nights, as_of, profile)
+    return _register(env, job, candidate, nights, as_of, profile, _known_answers(job, candidate, rows))
+
+
+def _known_answers(job: Job, candidate: Candidate, rows: TrainingRows) -> KnownAnswers | None:
+    made = made_up(rows.features, candidate.code.schema, job.declaration.extract.pii)
+    return None if made is None else KnownAnswers.of(candidate.model, made, candidate.output)
 
 
 def _profile(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> Profile:
@@ -106,6 +112,7 @@ def _register(
     nights: Sequence[Replayed],
     as_of: datetime,
     profile: Profile,
+    known: KnownAnswers | None,
 ) -> ModelVersion:
     declaration = job.declaration
     left_out = {night.partition.key: night.refused for night in nights if night.refused}
@@ -140,7 +147,7 @@ def _register(
         data_fingerprint=lineage.data_fingerprint,
         code_version=lineage.code_version,
         seed=candidate.seed,
-        metrics=_metrics_json(candidate, left_out),
+        metrics=_metrics_json(candidate, left_out, known),
         owners=lineage.owners,
         registry_run_id=registered.run_id,
         profile_uri=registered.profile_uri,
@@ -151,7 +158,9 @@ def _register(
     return made
 
 
-def _metrics_json(candidate: Candidate, left_out: dict[str, str]) -> dict[str, Any]:
+def _metrics_json(
+    candidate: Candidate, left_out: dict[str, str], known: KnownAnswers | None
+) -> dict[str, Any]:
     held = asdict(candidate.holdout)
     held |= {"first": candidate.holdout.first.isoformat(), "last": candidate.holdout.last.isoformat()}
     return {
@@ -159,6 +168,7 @@ def _metrics_json(candidate: Candidate, left_out: dict[str, str]) -> dict[str, A
         "nights": candidate.nights,
         "nights_left_out": left_out,
         "refit_on_all": True,
+        **({"known_answers": known.written()} if known else {}),
     }
 
 

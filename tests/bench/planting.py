@@ -119,6 +119,8 @@ def fitted(nights: Nights, frames: Mapping[date, pd.DataFrame]) -> Any:
     """The job's model, fitted on the labelled rows of these feature frames."""
     learned = [_labelled(nights.read(day), frame) for day, frame in frames.items()]
     model = nights.code.module.make_model()
+    seeds = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
+    model.set_params(**dict.fromkeys(seeds, 0))
     return model.fit(pd.concat([rows for rows, _ in learned]), np.concatenate([late for _, late in learned]))
 
 
