@@ -4,7 +4,7 @@
 
 Rules were tuned on the nights of March to June; the table is of July to December. A fault lasts five nights.
 Found: an alert, or a column that a rule flags, which the same nights do not give without the fault; what
-labels show counts from when they are there. False
+labels show counts from when they are there. A score shift is a fault of the scorer, so known rows show it. False
 alarms: nights with an alert among those that tests/soak/unclean_nights.yaml does not list. Each usual rule
 stands twice: with its usual threshold, and with the one that gives it no more false alarms than ours on these
 very nights.
@@ -28,8 +28,8 @@ import typer
 from bench import parcels
 from bench.faults import FAULTS, NIGHTS, Fault
 from bench.nights import replayed
-from bench.planting import Bench, fitted
-from bench.scoreboard import OURS, PEERS, Planted, Year, clean_year, flagged, plant
+from bench.planting import Bench, fitted, known_answers
+from bench.scoreboard import NIGHT_ALONE, OURS, PEERS, Planted, Year, clean_year, flagged, plant
 from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
@@ -75,7 +75,9 @@ def prepared() -> Bench:
     nights = replayed(Environment(Settings()), JOB, *YEAR)
     learned = [nights.read(day) for day in nights.days if LEARNED[0] <= day <= LEARNED[1]]
     frames = {night.day: nights.features(night, night.rows) for night in learned}
-    return Bench(nights, fitted(nights, frames), temperatures(), LEARNED[1] + timedelta(days=1))
+    model = fitted(nights, frames)
+    known = known_answers(nights, model, frames)
+    return Bench(nights, model, temperatures(), LEARNED[1] + timedelta(days=1), known)
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,11 @@ def lines(
     first, last = half
     clean = [at for at, each in enumerate(year.seen) if first <= each.day <= last and each.day not in unclean]
     days = {year.seen[at].day for at in clean}
-    told = {finding.day for finding in alerts_of(JOB, year.judged)} | set(_concept_alerts(year, is_still))
-    alerts = len(told & days)
+    of_data = {finding.day for finding in alerts_of(JOB, year.judged)} & days
+    of_labels = set(_concept_alerts(year, is_still)) & days
+    alerts = len(of_data | of_labels)
     yield _line(OURS, None, alerts, len(clean), planted)
+    yield _line(NIGHT_ALONE, None, len(of_data), len(clean), planted)
     for rule, (kind, usual) in PEERS.items():
         largest = sorted(max(year.objections[at].peers[kind].values(), default=0.0) for at in clean)
         for threshold in (usual, largest[-alerts - 1]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -13,13 +13,17 @@ import pyarrow as pa
 from bench.faults import Drawn
 from bench.nights import Night, Nights
 
+from pipeline.errors import ModelError
 from pipeline.frames import rows_frame
+from pipeline.lifecycle.known_answers import KnownAnswers, made_up
 from pipeline.monitoring.control_charts import Judged
 from pipeline.monitoring.metrics import RowCounts, profile_metrics, row_metrics
 from pipeline.monitoring.nightly import nightly_metrics
 from pipeline.monitoring.profile import Profile, merge, profile_features, profile_inputs, profile_scores
 from pipeline.monitoring.quality import quality
 from pipeline.partition import Partition
+from pipeline.scoring.feature_code import FeatureType
+from pipeline.scoring.score import predict
 
 COLUMNS = ["day", "part", "column_name", "metric", "baseline", "value"]
 KEY = ["carrier", "flight", "origin"]
@@ -35,6 +39,8 @@ class Seen:
     profile: Profile
     counts: RowCounts
     judged: Judged
+    is_known: bool
+    """Whether known rows got the scores that they had when the model was fitted."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Bench:
     temperatures: pd.DataFrame
     judged_from: date
     """The first night that the model did not learn from."""
+    known: KnownAnswers
 
     def seen(self, night: Night, fault: Drawn | None = None, draw: np.random.Generator | None = None) -> Seen:
         """The night's profile: inputs of all rows, features and scores of those that no rule refuses.
@@ -66,9 +73,8 @@ class Bench:
         made = self.featured(night, table.filter(good))
         if fault and fault.features:
             made = fault.features(made)
-        scores = self.model.predict_proba(made[list(code.schema)])[:, 1]
-        if fault and fault.scores:
-            scores = fault.scores(scores)
+        scorer = faulty(self.model, fault)
+        scores = predict(scorer, made[list(code.schema)], "probability")
         profile = merge(
             [
                 profile_inputs(table, extract, job.instants(Partition(night.day))),
@@ -77,13 +83,46 @@ class Bench:
             ]
         )
         counts = RowCounts(table.num_rows, int(bad.sum()), int(doubled.sum()), int(bad.sum()))
-        return Seen(night.day, profile, counts, realised(night, table.filter(good), scores, KEY, fault, draw))
+        judged = realised(night, table.filter(good), scores, KEY, fault, draw)
+        return Seen(night.day, profile, counts, judged, answers_as_known(self.known, scorer, code.schema))
 
     def featured(self, night: Night, rows: pa.Table) -> pd.DataFrame:
         """The job's features, and the temperature that no feature of the job uses."""
         made = self.nights.features(night, rows)
         at = self.temperatures.loc[pd.Timestamp(night.day)]
         return made.assign(temperature=made["origin"].map(dict(at)).astype("float64"))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A model whose scores a fault moves, whatever rows it is given."""
+
+    model: Any
+    moved: Callable[[Any], Any]
+
+    @property
+    def classes_(self) -> Any:
+        """Those of the model."""
+        return self.model.classes_
+
+    def predict_proba(self, frame: pd.DataFrame) -> Any:
+        """The model's probabilities, moved."""
+        yes = self.moved(self.model.predict_proba(frame)[:, 1])
+        return np.column_stack([1 - yes, yes])
+
+
+def faulty(model: Any, fault: Drawn | None) -> Any:
+    """The model, or with a fault of scores one that has it."""
+    return Moved(model, fault.scores) if fault and fault.scores else model
+
+
+def answers_as_known(known: KnownAnswers, model: Any, schema: Mapping[str, FeatureType]) -> bool:
+    """Whether a night's model would be asked at all."""
+    try:
+        known.check(model, schema, "probability")
+    except ModelError:
+        return False
+    return True
 
 
 def realised(
@@ -113,6 +152,15 @@ def metrics_of(seen: Seen, before: Sequence[Seen]) -> pd.DataFrame:
         found += nightly_metrics(seen.profile, rolling, before[-1].profile)
     rows = [(pd.Timestamp(seen.day), m.part, m.column, m.metric, m.baseline, m.value) for m in found]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def known_answers(nights: Nights, model: Any, frames: Mapping[date, pd.DataFrame]) -> KnownAnswers:
+    """As a training keeps them."""
+    schema = nights.code.schema
+    rows = made_up(pd.concat([frame[list(schema)] for frame in frames.values()]), schema, ())
+    if rows is None:
+        raise ValueError("no feature of the benchmark may be empty")
+    return KnownAnswers.of(model, rows, "probability")
 
 
 def fitted(nights: Nights, frames: Mapping[date, pd.DataFrame]) -> Any:

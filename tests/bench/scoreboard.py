@@ -26,7 +26,10 @@ from pipeline.monitoring.profile import merge
 from pipeline.monitoring.surprise import LEAST, LEFT_OUT, WINDOW, Surprise
 from pipeline.monitoring.watched import Flags, watched
 
-OURS = "limits of the night"
+OURS = "ours"
+NIGHT_ALONE = "ours, of a night's data alone"
+"""Without what labels show, and without the answers to known rows."""
+KNOWN_ROWS = "score of known rows"
 OUTCOME = "outcome "
 """Begins what is seen by labels, not by the data of the night."""
 MATURE_AFTER = Outcomes.model_fields["mature_after_days"].default
@@ -91,6 +94,8 @@ def flagged(night: Objections, rule: str, threshold: float | None = None) -> set
     """The columns that a rule flags; its own threshold unless another one is given."""
     if rule == OURS:
         return set(night.ours)
+    if rule == NIGHT_ALONE:
+        return {each for each in night.ours if not each.startswith((OUTCOME, KNOWN_ROWS))}
     kind, usual = PEERS[rule]
     least = usual if threshold is None else threshold
     return {column for column, score in night.peers[kind].items() if score > least}
@@ -128,6 +133,8 @@ def _objections(
 ) -> Objections:
     """Of one night by its position in `seen`, which are the nights that were judged."""
     ours = {name for finding in findings_of("bench", judgement, breaks, at) for name in finding.columns}
+    if not seen[at].is_known:
+        ours.add(KNOWN_ROWS)
     ours |= {OUTCOME + finding.cause for finding in concept if finding.day == seen[at].day}
     if at < LEAST:
         return Objections(frozenset(ours), {"psi": {}, "tests": {}, "sd": {}})
