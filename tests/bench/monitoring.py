@@ -4,10 +4,10 @@
 
 Rules were tuned on the nights of March to June; the table is of July to December. A fault lasts five nights.
 Found: an alert, or a column that a rule flags, which the same nights do not give without the fault; what
-labels show counts from when they are there. A score shift is a fault of the scorer, so known rows show it. False
-alarms: nights with an alert among those that tests/soak/unclean_nights.yaml does not list. Each usual rule
-stands twice: with its usual threshold, and with the one that gives it no more false alarms than ours on these
-very nights.
+labels show counts from when they are there. A score shift is a fault of the scorer: known rows show it.
+False alarms: nights with an alert among those that tests/soak/unclean_nights.yaml does not list. Each usual
+rule stands twice: with its usual threshold, and with the one that gives it no more false alarms than ours on
+these very nights.
 """
 
 from __future__ import annotations
