@@ -53,8 +53,12 @@ def findings(
     stands on every night of its episode, with the same cause.
     """
     charts = CHARTS[output]
-    share = false_alarms_a_year / len(charts)
-    raised = [each for chart in charts for each in watch(chart, promise, nights, worse_for_nights, share)]
+    share = false_alarms_a_year / sum(chart.weight for chart in charts)
+    raised = [
+        each
+        for chart in charts
+        for each in watch(chart, promise, nights, worse_for_nights, share * chart.weight)
+    ]
     ordered = sorted(raised, key=lambda each: (each.day, each.chart.cause))
     return [_finding(job, each, false_alarms_a_year) for each in ordered]
 

@@ -125,7 +125,7 @@ def test_labels_of_other_rows_are_told_before_five_nights_of_them_are_over() -> 
             min((each - mixed[0].day).days for each in days if each >= mixed[0].day) + 1 if days else 9
         )
     assert np.median(delays) <= 4
-    assert np.mean(np.array(delays) <= 5) >= 0.8
+    assert np.mean(np.array(delays) <= 5) >= 0.75
 
 
 @pytest.mark.soak
@@ -136,7 +136,7 @@ def test_scores_of_usual_meaning_keep_the_promise() -> None:
         slopes = random.normal(1, 0.45, YEAR)
         days = found([], [judged(n, calibration_slope=slope) for n, slope in enumerate(slopes)])
         told += sum(map(episodes, days.values()))
-    assert told / 200 <= 0.5
+    assert told / 200 <= 0.3
 
 
 def test_an_episode_ends_after_its_cause_has() -> None:
