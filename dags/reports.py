@@ -152,7 +152,6 @@ def _links(request: Request) -> Links:
         dictionary=lambda name: f"{top}/{quote(name)}/dictionary",
         verdict=lambda name, number: f"{top}/{quote(name)}/verdicts/{number}",
         run=lambda name, run_id, _: f"{top}/{quote(name)}/runs/{quote(run_id)}",
-        verdict=lambda name, number: f"{top}/{quote(name)}/verdicts/{number}",
     )
 
 

@@ -72,17 +72,19 @@ class Partition:
             day_start=_instant(self.day, time(0), timezone),
             day_end=_instant(self.day + timedelta(days=1), time(0), timezone),
             cutoff=self.at(cutoff, timezone),
+            timezone=timezone,
         )
 
 
 @dataclass(frozen=True)
 class Instants:
-    """What a query may bind: the day itself, and instants in UTC."""
+    """What a query may bind: the day itself, and instants in UTC; and the zone whose day it is."""
 
     day: date
     day_start: datetime
     day_end: datetime
     cutoff: datetime
+    timezone: ZoneInfo
 
     def binds(self) -> dict[str, date | datetime]:
         """The bind parameters by name: day, day_start, day_end, cutoff."""

@@ -28,6 +28,7 @@ from pipeline.frames import history_frame
 from pipeline.job import Job, ScoreSource
 from pipeline.lifecycle import fallback
 from pipeline.lifecycle.fallback import Answer, Scores, Step
+from pipeline.lifecycle.known_answers import KnownAnswers
 from pipeline.lifecycle.rollout import Rollout, in_challenger_arm
 from pipeline.monitoring.profiler import Profiler
 from pipeline.run import Run, Snapshot
@@ -190,6 +191,8 @@ class Scorers:
         code, history = feature_code(version), history_frames(version, self.snapshot)
         model = load_model(version, self.folder, self.env.registry_url, baseline=step == "baseline")
         output = self.job.declaration.model.output
+        if step != "baseline" and (known := version.metrics.get("known_answers")):
+            KnownAnswers.read(known).check(model, code.schema, output)
 
         def answer(rows: pa.RecordBatch) -> Answer:
             frame = features(code, rows, version.extract.columns, history)

@@ -24,6 +24,7 @@ from pipeline.errors import FatalError, UsageError
 from pipeline.job import Job
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
+from pipeline.lifecycle.known_answers import KnownAnswers, made_up
 from pipeline.lifecycle.promote import Kind, Promotion
 from pipeline.monitoring.profile import Profile, merge, profile_features, profile_scores
 from pipeline.monitoring.profile_file import dumps
@@ -76,9 +77,15 @@ def train(
     rows = _together(job, nights)
     candidate = fit(code, rows, settings, job.declaration.model.output)
     profile = _profile(job, candidate, rows, nights)
-    made = _register(env, job, candidate, nights, as_of, profile, cause)
+    known = _known_answers(job, candidate, rows)
+    made = _register(env, job, candidate, nights, as_of, profile, cause, known)
     _follow("challenger", registry_of(env).challenge, job.name, made.version)
     return made
+
+
+def _known_answers(job: Job, candidate: Candidate, rows: TrainingRows) -> KnownAnswers | None:
+    made = made_up(rows.features, candidate.code.schema, job.declaration.extract.pii)
+    return None if made is None else KnownAnswers.of(candidate.model, made, candidate.output)
 
 
 def _profile(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> Profile:
@@ -121,6 +128,7 @@ def _register(
     as_of: datetime,
     profile: Profile,
     cause: Cause,
+    known: KnownAnswers | None,
 ) -> ModelVersion:
     declaration = job.declaration
     left_out = {night.partition.key: night.refused for night in nights if night.refused}
@@ -163,7 +171,7 @@ def _register(
         data_fingerprint=lineage.data_fingerprint,
         code_version=lineage.code_version,
         seed=candidate.seed,
-        metrics=_metrics_json(candidate, nights),
+        metrics=_metrics_json(candidate, nights, known),
         owners=lineage.owners,
         registry_run_id=registered.run_id,
         profile_uri=registered.profile_uri,
@@ -181,7 +189,9 @@ def _register(
     return made
 
 
-def _metrics_json(candidate: Candidate, nights: Sequence[Replayed]) -> dict[str, Any]:
+def _metrics_json(
+    candidate: Candidate, nights: Sequence[Replayed], known: KnownAnswers | None
+) -> dict[str, Any]:
     held = asdict(candidate.holdout)
     held |= {"first": candidate.holdout.first.isoformat(), "last": candidate.holdout.last.isoformat()}
     return {
@@ -191,6 +201,7 @@ def _metrics_json(candidate: Candidate, nights: Sequence[Replayed]) -> dict[str,
         "nights_reused": {night.partition.key: night.reused for night in nights if night.reused},
         "calibrated": candidate.calibrated,
         "refit_on_all": candidate.refit_on_all,
+        **({"known_answers": known.written()} if known else {}),
     }
 
 

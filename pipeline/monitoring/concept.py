@@ -46,13 +46,19 @@ def findings(
 ) -> list[Finding]:
     """What is worse than promised on each night, and has been for `worse_for_nights` nights; by day.
 
+    That scores have lost their meaning, as labels of other rows give it, is told after three.
+
     `promise`: the nights held out from the version's training; `nights`: all judged ones of that version,
     in order; `false_alarms_a_year`: episodes over all charts together where nothing is wrong. A finding
     stands on every night of its episode, with the same cause.
     """
     charts = CHARTS[output]
-    share = false_alarms_a_year / len(charts)
-    raised = [each for chart in charts for each in watch(chart, promise, nights, worse_for_nights, share)]
+    share = false_alarms_a_year / sum(chart.weight for chart in charts)
+    raised = [
+        each
+        for chart in charts
+        for each in watch(chart, promise, nights, worse_for_nights, share * chart.weight)
+    ]
     ordered = sorted(raised, key=lambda each: (each.day, each.chart.cause))
     return [_finding(job, each, false_alarms_a_year) for each in ordered]
 
@@ -88,9 +94,10 @@ def _raised(
     usual = usual[~np.isnan(usual)]
     if len(usual) < _LEAST_REFERENCE or usual.std() == 0:
         return []
-    most = limit(len(usual), autocorrelation(usual), false_alarms_a_year)
+    most = limit(len(usual), autocorrelation(usual), false_alarms_a_year, chart.allowance)
     centre = float(usual.mean() + chart.moved(reference))
-    found = rises(_values(chart, nights), usual, centre, most, worse_for_nights)
+    at_least = chart.nights or worse_for_nights
+    found = rises(_values(chart, nights), usual, centre, most, at_least, chart.allowance)
     return [_as_raised(chart, rise, nights, reference, most) for rise in found]
 
 

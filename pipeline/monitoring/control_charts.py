@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
+from pipeline.monitoring.cusum import ALLOWANCE
 from pipeline.monitoring.quality import Output
 
 
@@ -41,6 +42,11 @@ class Chart:
     """The metrics by which people see it."""
     moved: Callable[[Sequence[Judged]], float] = lambda _: 0.0
     """How far the promise is from the mean value of its reference nights."""
+    allowance: float = ALLOWANCE
+    weight: float = 1.0
+    """Its part of the budget of false alarms, beside those of the others."""
+    nights: int | None = None
+    """How long it must last before it is told, where that is not for the job to say."""
 
 
 def log_odds_gap(night: Judged) -> float:
@@ -69,9 +75,25 @@ def _auc_shortfall(night: Judged) -> float:
     return float(-logit(np.clip(night.metric("auc"), 0.001, 0.999)))
 
 
+def _lost_meaning(night: Judged) -> float:
+    return -night.metric("calibration_slope")
+
+
 def _log_error(night: Judged) -> float:
     return float(np.log(max(night.metric("mae"), np.finfo(np.float64).tiny)))
 
+
+# The slope falls from 1 to 0, by two standard deviations of the nights and more: an allowance of half of that
+# finds it soonest (Montgomery), and a small part of the budget is enough. Held-out nights keep no slope: its
+# reference is the version's first nights.
+MEANING = Chart(
+    "quality: scores have lost their meaning",
+    _lost_meaning,
+    ("calibration_slope",),
+    allowance=1.0,
+    weight=1 / 2,
+    nights=3,
+)
 
 CHARTS: Mapping[Output, tuple[Chart, ...]] = {
     "probability": (
@@ -83,11 +105,13 @@ CHARTS: Mapping[Output, tuple[Chart, ...]] = {
             lambda nights: -log_odds_error(nights),
         ),
         Chart("quality: AUC below its promise", _auc_shortfall, ("auc",)),
+        MEANING,
     ),
     "value": (
         Chart("bias: values too high", lambda night: night.metric("bias"), ("bias",)),
         Chart("bias: values too low", lambda night: -night.metric("bias"), ("bias",)),
         Chart("quality: error above its promise", _log_error, ("mae",)),
+        MEANING,
     ),
 }
 """What is watched, by the model's output."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from pipeline.monitoring.quality import Floats
 
-_ALLOWANCE = 0.25  # standard deviations: half of the smallest change that is looked for
+ALLOWANCE = 0.25
+"""Standard deviations: half of the smallest change that is looked for."""
 _OUTLIER = 4.0  # standard deviations that one night may count at most
 _CAP, _OVER = 1.5, 0.5  # limits: how high an episode may rise, lest it outlast its cause; where it ends
 _YEARS, _NIGHTS_A_YEAR = 2000, 365
@@ -29,16 +30,18 @@ class Rise:
     cusum: float
 
 
-def rises(values: Floats, usual: Floats, centre: float, most: float, at_least: int) -> Iterator[Rise]:
+def rises(
+    values: Floats, usual: Floats, centre: float, most: float, at_least: int, allowance: float = ALLOWANCE
+) -> Iterator[Rise]:
     """The raised nights of n values, of which larger ones are worse and NaN says nothing.
 
     They are standardised by `centre` and the deviation of the `usual` values; a rise is told from its
-    `at_least`th night on.
+    `at_least`th night on. The `allowance` is half of the change that is found soonest.
     """
     z = np.clip((values - centre) / usual.std(ddof=1), -_OUTLIER, _OUTLIER)
     cusum, since, is_raised = 0.0, 0, False
     for place, excess in enumerate(z):
-        cusum = min(max(0.0, cusum + (0.0 if np.isnan(excess) else excess - _ALLOWANCE)), _CAP * most)
+        cusum = min(max(0.0, cusum + (0.0 if np.isnan(excess) else excess - allowance)), _CAP * most)
         if cusum == 0.0:
             since = place + 1
         is_old_enough = place + 1 - since >= at_least
@@ -58,7 +61,7 @@ def autocorrelation(values: Floats) -> float:
 
 
 @lru_cache(maxsize=64)
-def limit(reference: int, rho: float, false_alarms_a_year: float) -> float:
+def limit(reference: int, rho: float, false_alarms_a_year: float, allowance: float = ALLOWANCE) -> float:
     """The limit, in standard deviations, that so many episodes a year cross where nothing changes.
 
     Found on 2,000 simulated years of normal autoregressive nights, each year with so many `reference`
@@ -72,15 +75,15 @@ def limit(reference: int, rho: float, false_alarms_a_year: float) -> float:
     low, high = 0.5, 100.0
     while high - low > 0.05:
         middle = (low + high) / 2
-        low, high = (middle, high) if _episodes(z, middle) > false_alarms_a_year else (low, middle)
+        low, high = (middle, high) if _episodes(z, middle, allowance) > false_alarms_a_year else (low, middle)
     return high
 
 
-def _episodes(z: Floats, most: float) -> float:
+def _episodes(z: Floats, most: float, allowance: float) -> float:
     """How many episodes a year of nights has on average, z (years, nights)."""
     cusum, is_raised, begun = np.zeros(len(z)), np.zeros(len(z), dtype=bool), 0
     for night in z.T:
-        cusum = np.minimum(np.maximum(0.0, cusum + night - _ALLOWANCE), _CAP * most)
+        cusum = np.minimum(np.maximum(0.0, cusum + night - allowance), _CAP * most)
         now = (cusum > most) | (is_raised & (cusum > _OVER * most))
         begun += int((now & ~is_raised).sum())
         is_raised = now

@@ -89,6 +89,10 @@ QUALITY = _meanings(
         "brier": ("none", "Mean squared difference of probability and label; lower is better"),
         "calibration_error": ("share", "Mean distance of scores from the rate that came true, in ten bins"),
         "calibration_gap": ("share", "Mean score minus the rate that came true; above 0 promises too much"),
+        "calibration_slope": (
+            "none",
+            "How much more came true where scores were higher: 1 as promised, 0 where scores mean nothing",
+        ),
         "decision_rate": ("share", "Decisions that are yes, of the labelled rows"),
         "precision": ("share", "Labels that are yes, of the decisions that are yes"),
         "recall": ("share", "Decisions that are yes, of the labels that are yes"),

@@ -23,8 +23,8 @@ ERROR_WEEKS = 8
 """Weeks of earlier estimates, at most, over which the error of the estimate is measured; two at least."""
 
 _SCORES = 1000  # cells of the scores' histogram: a thousandth is finer than any calibration can tell
-_CORRECTED_BY = 14  # latest labelled nights whose mean error corrects the estimate
-_TRUST_AFTER = 14  # nights of error that count as much as the belief that there is none
+_CORRECTED_BY = 7  # latest labelled nights whose mean error corrects the estimate
+_TRUST_AFTER = 7  # nights of error that count as much as the belief that there is none
 _WEEK = 7
 _NO_RATES = ("cost", "cost_per_1000")
 

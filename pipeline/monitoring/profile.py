@@ -26,7 +26,7 @@ PARTS: tuple[Part, ...] = ("input", "feature", "score")
 SCORE = "score"
 DECISION = "decision"
 
-_HOUR = 3_600_000_000  # microseconds
+_HOUR = np.timedelta64(1, "h")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Profile:
 def profile_inputs(rows: pa.RecordBatch | pa.Table, extract: Extract, instants: Instants) -> Profile:
     """Of the declared columns of snapshot rows, good and bad ones.
 
-    Integers and floats are numbers, texts and truth values categories. A timestamp is a number: hours since
-    the partition's start; a date: days since its day, so that days can be compared. Of personal data, and of
-    a key of one column, which differs in every row, only missing values are counted.
+    Integers and floats are numbers, texts and truth values categories. A timestamp is a number: hours on the
+    job's wall clock since the day's midnight, so that a change of clocks is none; a date: days since the day.
+    So days can be compared. Of personal data, and of a key of one column, which differs in every row, only
+    missing values are counted.
     """
     unread = {*extract.pii, *(extract.key if len(extract.key) == 1 else ())}
     return Profile(
@@ -115,9 +116,9 @@ def _input(column: pa.Array | pa.ChunkedArray, kind: ColumnType, instants: Insta
         return categories(column)
     values = column.drop_null() if column.null_count else column
     if name == "timestamp":
-        since = values.cast(pa.timestamp("us")).view(pa.int64()).to_numpy()
-        start = np.datetime64(instants.day_start.replace(tzinfo=None), "us").astype(np.int64)
-        return numbers((since - start) / _HOUR, column.null_count)
+        instant = pd.DatetimeIndex(values.cast(pa.timestamp("us")).to_numpy(), tz="UTC")
+        clock = instant.tz_convert(instants.timezone).tz_localize(None).to_numpy()
+        return numbers((clock - np.datetime64(instants.day, "us")) / _HOUR, column.null_count)
     if name == "date":
         days = values.view(pa.int32()).to_numpy().astype(np.float64)
         return numbers(days - np.datetime64(instants.day).astype(np.int64), column.null_count)

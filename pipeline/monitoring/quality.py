@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import xlogy
+from scipy.special import logit, xlogy
 from scipy.stats import rankdata
 
 from pipeline.job import Costs
@@ -142,9 +142,10 @@ def quality(
     """Each metric of n labelled rows by its name; one that is not defined for them is left out, never 0.
 
     Of probabilities: base_rate, mean_score, calibration_gap (mean_score - base_rate), calibration_error,
-    auc, log_loss, brier; of their decisions: hits, false_alarms, misses, passes, decision_rate, precision,
-    recall. Of values: mean_label, mean_score, mae, rmse, bias (mean of score - label). With costs: cost and
-    cost_per_1000 rows, in money; of decisions also cost_no_model, that of never deciding yes.
+    calibration_slope, auc, log_loss, brier; of their decisions: hits, false_alarms, misses, passes,
+    decision_rate, precision, recall. Of values: mean_label, mean_score, calibration_slope, mae, rmse, bias
+    (mean of score - label). With costs: cost and cost_per_1000 rows, in money; of decisions also
+    cost_no_model, that of never deciding yes.
     """
     if len(label) == 0:
         return {}
@@ -160,6 +161,8 @@ def quality(
     }
     if 0 < label.sum() < len(label):
         made["auc"] = auc(score, label)
+        rate = label.mean()
+        made |= _slope(logit(_kept(score)), label / (rate * (1 - rate)))
     return made if decision is None else made | _of_decisions(decision, label, costs)
 
 
@@ -202,9 +205,25 @@ def log_loss(score: Floats, label: Floats) -> float:
 
 
 def _log_losses(score: Floats, label: Floats) -> Floats:
-    epsilon = np.finfo(np.float64).eps
-    kept = np.clip(score, epsilon, 1 - epsilon)
+    kept = _kept(score)
     return np.asarray(-(xlogy(label, kept) + xlogy(1 - label, 1 - kept)), dtype=np.float64)
+
+
+def _kept(score: Floats) -> Floats:
+    epsilon = np.finfo(np.float64).eps
+    kept: Floats = np.clip(score, epsilon, 1 - epsilon)
+    return kept
+
+
+def _slope(score: Floats, label: Floats) -> dict[str, float]:
+    """The calibration_slope: 1 where a score means what it says, 0 where it means nothing.
+
+    By least squares. Of log-odds and of labels over their variance it is the first step, from no meaning,
+    towards Cox's logistic slope (Two Further Applications of a Model for Binary Regression, 1958).
+    """
+    around = score - score.mean()
+    spread = float(around @ around)
+    return {"calibration_slope": float(around @ label) / spread} if spread > 0 else {}
 
 
 def calibration_error(score: Floats, label: Floats) -> float:
@@ -269,7 +288,7 @@ def _of_values(score: Floats, label: Floats, costs: Costs | None) -> dict[str, f
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt(np.square(error).mean())),
         "bias": float(error.mean()),
-    }
+    } | _slope(score, label)
     if costs:
         over, under = error[error > 0].sum(), -error[error < 0].sum()
         cost = float(costs.over * over + costs.under * under)

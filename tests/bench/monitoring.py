@@ -3,10 +3,11 @@
     make bench-monitoring ARGS="--data parcels --half tuning --json"
 
 Rules were tuned on the nights of March to June; the table is of July to December. A fault lasts five nights.
-Found: an alert, or a column that a rule flags, which the same nights do not give without the fault. False
-alarms: nights with an alert among those that tests/soak/unclean_nights.yaml does not list. Each usual rule
-stands twice: with its usual threshold, and with the one that gives it no more false alarms than ours on these
-very nights.
+Found: an alert, or a column that a rule flags, which the same nights do not give without the fault; what
+labels show counts from when they are there. A score shift is a fault of the scorer: known rows show it.
+False alarms: nights with an alert among those that tests/soak/unclean_nights.yaml does not list. Each usual
+rule stands twice: with its usual threshold, and with the one that gives it no more false alarms than ours on
+these very nights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -27,8 +28,8 @@ import typer
 from bench import parcels
 from bench.faults import FAULTS, NIGHTS, Fault
 from bench.nights import replayed
-from bench.planting import Bench, fitted
-from bench.scoreboard import OURS, PEERS, Planted, Year, clean_year, flagged, plant
+from bench.planting import Bench, fitted, known_answers
+from bench.scoreboard import NIGHT_ALONE, OURS, PEERS, Planted, Year, clean_year, flagged, plant
 from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
@@ -36,6 +37,7 @@ from ruamel.yaml import YAML
 from pipeline.cli.flights import csv_files
 from pipeline.environment import Environment
 from pipeline.job import Monitor
+from pipeline.monitoring.control_charts import MEANING
 from pipeline.monitoring.false_alarms import Rate, alerts_of, rate
 from pipeline.settings import Settings
 
@@ -73,7 +75,9 @@ def prepared() -> Bench:
     nights = replayed(Environment(Settings()), JOB, *YEAR)
     learned = [nights.read(day) for day in nights.days if LEARNED[0] <= day <= LEARNED[1]]
     frames = {night.day: nights.features(night, night.rows) for night in learned}
-    return Bench(nights, fitted(nights, frames), temperatures())
+    model = fitted(nights, frames)
+    known = known_answers(nights, model, frames)
+    return Bench(nights, model, temperatures(), LEARNED[1] + timedelta(days=1), known)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Data:
     faults: Mapping[str, Fault]
     halves: Mapping[str, tuple[date, date]]
     unclean: Callable[[], set[date]]
+    is_still: bool
+    """Whether labels keep their meaning, so that all drift that they show is a false alarm."""
 
 
 def unclean_nights() -> set[date]:
@@ -97,6 +103,8 @@ DATA = {
         FAULTS,
         {"tuning": (date(2013, 3, 20), date(2013, 6, 30)), "test": (date(2013, 7, 1), date(2013, 12, 30))},
         unclean_nights,
+        # In September and December the world moved; scores had a meaning throughout.
+        is_still=False,
     ),
     # Nothing was tuned on parcels: both of their halves are tests.
     "parcels": Data(
@@ -104,6 +112,7 @@ DATA = {
         parcels.FAULTS,
         {"tuning": (date(2024, 3, 20), date(2024, 7, 31)), "test": (date(2024, 8, 1), date(2024, 12, 31))},
         set,
+        is_still=True,
     ),
 }
 
@@ -117,19 +126,32 @@ def starts(year: Year, half: tuple[date, date], seeds: int) -> dict[int, date]:
 
 
 def lines(
-    year: Year, planted: Sequence[Planted], half: tuple[date, date], unclean: set[date]
+    year: Year, planted: Sequence[Planted], half: tuple[date, date], unclean: set[date], *, is_still: bool
 ) -> Iterator[Line]:
     """Ours, then each usual rule, as usual and with our false alarms."""
     first, last = half
     clean = [at for at, each in enumerate(year.seen) if first <= each.day <= last and each.day not in unclean]
     days = {year.seen[at].day for at in clean}
-    alerts = len({finding.day for finding in alerts_of(JOB, year.judged) if finding.day in days})
+    of_data = {finding.day for finding in alerts_of(JOB, year.judged)} & days
+    of_labels = set(_concept_alerts(year, is_still)) & days
+    alerts = len(of_data | of_labels)
     yield _line(OURS, None, alerts, len(clean), planted)
+    yield _line(NIGHT_ALONE, None, len(of_data), len(clean), planted)
     for rule, (kind, usual) in PEERS.items():
         largest = sorted(max(year.objections[at].peers[kind].values(), default=0.0) for at in clean)
         for threshold in (usual, largest[-alerts - 1]):
             alarmed = sum(bool(flagged(year.objections[at], rule, threshold)) for at in clean)
             yield _line(rule, threshold, alarmed, len(clean), planted)
+
+
+def _concept_alerts(year: Year, is_still: bool) -> Iterator[date]:
+    """First nights of the episodes that outcomes show; of a world that moves, those of lost meaning alone."""
+    by_cause: dict[str, set[date]] = {}
+    for finding in year.concept:
+        if is_still or finding.cause == MEANING.cause:
+            by_cause.setdefault(finding.cause, set()).add(finding.day)
+    for days in by_cause.values():
+        yield from (day for day in days if day - timedelta(days=1) not in days)
 
 
 def _line(rule: str, threshold: float | None, alarmed: int, nights: int, planted: Sequence[Planted]) -> Line:
@@ -186,7 +208,7 @@ def main(
         ProcessPoolExecutor(processes, initializer=_share, initargs=(year,)) as pool,
     ):
         planted = list(pool.map(_plant, [data] * len(asked), *zip(*asked, strict=True), chunksize=10))
-    made = list(lines(year, planted, nights, given.unclean()))
+    made = list(lines(year, planted, nights, given.unclean(), is_still=given.is_still))
     if as_json:
         told = {"data": data, "half": half, "seeds": seeds, "rules": [asdict(each) for each in made]}
         sys.stdout.write(json.dumps(told) + "\n")

@@ -10,25 +10,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from bench.faults import Drawn, category, doubled, dropped, nulls, shifted, swapped, times
 from bench.nights import Night
-from bench.planting import Seen, quality
+from bench.planting import Seen, answers_as_known, faulty, realised
 from bench.prepare import PROJECT, parcels, returns
 from scipy.special import expit
 
 from pipeline.declaration import load_job
 from pipeline.job import Job
+from pipeline.lifecycle.known_answers import KnownAnswers, made_up
 from pipeline.monitoring.metrics import RowCounts
 from pipeline.monitoring.profile import Profile, merge, profile_inputs, profile_scores
 from pipeline.partition import Partition
+from pipeline.scoring.feature_code import FeatureType
+from pipeline.scoring.score import predict
 
 FIRST, NIGHTS = date(2024, 1, 1), 366
 ROWS = 1000
 _CARRIED = 0.7
+SCORED: Mapping[str, FeatureType] = {
+    "product": "category", "delay": "float?", "discount": "float", "rating": "float?"
+}  # fmt: skip
+"""The columns that the score is made of."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class ParcelBench:
     """Parcels and the score that made their labels."""
 
     nights: ParcelNights
+    known: KnownAnswers
+    judged_from: date = FIRST
 
     def seen(self, night: Night, fault: Drawn | None = None, draw: np.random.Generator | None = None) -> Seen:
         """What monitoring sees: inputs and scores; there are no other features."""
@@ -90,9 +100,8 @@ class ParcelBench:
         required = [name for name, kind in extract.columns.items() if not kind.endswith("?")]
         bad = frame[required].isna().any(axis=1) & ~repeated
         good = table.filter(pa.array((~bad & ~repeated).to_numpy()))
-        scores = _scores(good.to_pandas())
-        if fault and fault.scores:
-            scores = fault.scores(scores)
+        scorer = faulty(Score(), fault)
+        scores = predict(scorer, good.to_pandas(), "probability")
         profile: Profile = merge(
             [
                 profile_inputs(table, extract, self.nights.job.instants(Partition(night.day))),
@@ -100,7 +109,8 @@ class ParcelBench:
             ]
         )
         counts = RowCounts(table.num_rows, int((bad | repeated).sum()), int(repeated.sum()), int(bad.sum()))
-        return Seen(night.day, profile, counts, quality(night, good, scores, ["parcel"], fault, draw))
+        judged = realised(night, good, scores, ["parcel"], fault, draw)
+        return Seen(night.day, profile, counts, judged, answers_as_known(self.known, scorer, SCORED))
 
 
 def _scores(rows: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -111,9 +121,24 @@ def _scores(rows: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return scores
 
 
+class Score:
+    """That as a model."""
+
+    classes_ = (0, 1)
+
+    def predict_proba(self, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Probabilities of both classes, (n, 2)."""
+        scores = _scores(rows)
+        return np.column_stack([1 - scores, scores])
+
+
 def bench() -> ParcelBench:
     """The parcels of the benchmark's project."""
-    return ParcelBench(ParcelNights(load_job(PROJECT, "bench")))
+    nights = ParcelNights(load_job(PROJECT, "bench"))
+    rows = made_up(nights.read(FIRST).rows.to_pandas(), SCORED, ())
+    if rows is None:
+        raise ValueError("no column of the benchmark may be empty")
+    return ParcelBench(nights, KnownAnswers.of(Score(), rows, "probability"))
 
 
 FAULTS: Mapping[str, Callable[[np.random.Generator], Drawn]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -13,11 +13,17 @@ import pyarrow as pa
 from bench.faults import Drawn
 from bench.nights import Night, Nights
 
+from pipeline.errors import ModelError
 from pipeline.frames import rows_frame
-from pipeline.monitoring.metrics import Metric, RowCounts, profile_metrics, row_metrics
+from pipeline.lifecycle.known_answers import KnownAnswers, made_up
+from pipeline.monitoring.control_charts import Judged
+from pipeline.monitoring.metrics import RowCounts, profile_metrics, row_metrics
 from pipeline.monitoring.nightly import nightly_metrics
 from pipeline.monitoring.profile import Profile, merge, profile_features, profile_inputs, profile_scores
+from pipeline.monitoring.quality import quality
 from pipeline.partition import Partition
+from pipeline.scoring.feature_code import FeatureType
+from pipeline.scoring.score import predict
 
 COLUMNS = ["day", "part", "column_name", "metric", "baseline", "value"]
 KEY = ["carrier", "flight", "origin"]
@@ -27,12 +33,14 @@ LEAST_ROLLING = 7
 
 @dataclass(frozen=True)
 class Seen:
-    """What monitoring sees of a night, and the area under the ROC curve that its labels give later."""
+    """What monitoring sees of a night, and the quality that its labels show later."""
 
     day: date
     profile: Profile
     counts: RowCounts
-    auc: float
+    judged: Judged
+    is_known: bool
+    """Whether known rows got the scores that they had when the model was fitted."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class Bench:
     nights: Nights
     model: Any
     temperatures: pd.DataFrame
+    judged_from: date
+    """The first night that the model did not learn from."""
+    known: KnownAnswers
 
     def seen(self, night: Night, fault: Drawn | None = None, draw: np.random.Generator | None = None) -> Seen:
         """The night's profile: inputs of all rows, features and scores of those that no rule refuses.
@@ -62,9 +73,8 @@ class Bench:
         made = self.featured(night, table.filter(good))
         if fault and fault.features:
             made = fault.features(made)
-        scores = self.model.predict_proba(made[list(code.schema)])[:, 1]
-        if fault and fault.scores:
-            scores = fault.scores(scores)
+        scorer = faulty(self.model, fault)
+        scores = predict(scorer, made[list(code.schema)], "probability")
         profile = merge(
             [
                 profile_inputs(table, extract, job.instants(Partition(night.day))),
@@ -73,7 +83,8 @@ class Bench:
             ]
         )
         counts = RowCounts(table.num_rows, int(bad.sum()), int(doubled.sum()), int(bad.sum()))
-        return Seen(night.day, profile, counts, quality(night, table.filter(good), scores, KEY, fault, draw))
+        judged = realised(night, table.filter(good), scores, KEY, fault, draw)
+        return Seen(night.day, profile, counts, judged, answers_as_known(self.known, scorer, code.schema))
 
     def featured(self, night: Night, rows: pa.Table) -> pd.DataFrame:
         """The job's features, and the temperature that no feature of the job uses."""
@@ -82,46 +93,82 @@ class Bench:
         return made.assign(temperature=made["origin"].map(dict(at)).astype("float64"))
 
 
-def quality(
+@dataclass(frozen=True)
+class Moved:
+    """A model whose scores a fault moves, whatever rows it is given."""
+
+    model: Any
+    moved: Callable[[Any], Any]
+
+    @property
+    def classes_(self) -> Any:
+        """Those of the model."""
+        return self.model.classes_
+
+    def predict_proba(self, frame: pd.DataFrame) -> Any:
+        """The model's probabilities, moved."""
+        yes = self.moved(self.model.predict_proba(frame)[:, 1])
+        return np.column_stack([1 - yes, yes])
+
+
+def faulty(model: Any, fault: Drawn | None) -> Any:
+    """The model, or with a fault of scores one that has it."""
+    return Moved(model, fault.scores) if fault and fault.scores else model
+
+
+def answers_as_known(known: KnownAnswers, model: Any, schema: Mapping[str, FeatureType]) -> bool:
+    """Whether a night's model would be asked at all."""
+    try:
+        known.check(model, schema, "probability")
+    except ModelError:
+        return False
+    return True
+
+
+def realised(
     night: Night,
     rows: pa.Table,
     scores: Any,
     key: list[str],
     fault: Drawn | None,
     draw: np.random.Generator,
-) -> float:
-    """Area under the ROC curve over the rows whose label is known, NaN where they are of one kind."""
-    from sklearn.metrics import roc_auc_score
-
+) -> Judged:
+    """The quality of the rows whose label is known; none where no key is known, as a swap of keys gives."""
     label = night.labels.column_names[-1]
     scored = rows.select(key).to_pandas().assign(score=scores)
     known = scored.merge(night.labels.to_pandas().astype({label: bool}), on=key)
-    truth = known[label].to_numpy()
+    truth = known[label].to_numpy(dtype=np.float64)
     if fault and fault.shuffled_labels:
         truth = draw.permutation(truth)
-    if truth.all() or not truth.any():
-        return float("nan")  # keys that no outcome knows, as a swap of key columns gives
-    return float(roc_auc_score(truth, known["score"]))
+    return Judged(night.day, len(truth), quality(known["score"].to_numpy(), None, truth, "probability", None))
 
 
 def metrics_of(seen: Seen, before: Sequence[Seen]) -> pd.DataFrame:
-    """The night's metrics as the table has them; AUC stands with the scores."""
+    """The night's metrics as the table has them."""
     found = row_metrics(seen.counts)
     rolling = merge([each.profile for each in before[-ROLLING:]]) if len(before) >= LEAST_ROLLING else None
     found += profile_metrics(seen.profile, None, rolling, "probability")
     if rolling is not None:
         found += nightly_metrics(seen.profile, rolling, before[-1].profile)
-    # Realised quality is one more level to be watched.
-    if np.isfinite(seen.auc):
-        found.append(Metric("score", "auc", "mean", "none", seen.auc))
     rows = [(pd.Timestamp(seen.day), m.part, m.column, m.metric, m.baseline, m.value) for m in found]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def known_answers(nights: Nights, model: Any, frames: Mapping[date, pd.DataFrame]) -> KnownAnswers:
+    """As a training keeps them."""
+    schema = nights.code.schema
+    rows = made_up(pd.concat([frame[list(schema)] for frame in frames.values()]), schema, ())
+    if rows is None:
+        raise ValueError("no feature of the benchmark may be empty")
+    return KnownAnswers.of(model, rows, "probability")
 
 
 def fitted(nights: Nights, frames: Mapping[date, pd.DataFrame]) -> Any:
     """The job's model, fitted on the labelled rows of these feature frames."""
     learned = [_labelled(nights.read(day), frame) for day, frame in frames.items()]
     model = nights.code.module.make_model()
+    seeds = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
+    model.set_params(**dict.fromkeys(seeds, 0))
     return model.fit(pd.concat([rows for rows, _ in learned]), np.concatenate([late for _, late in learned]))
 
 

@@ -16,15 +16,23 @@ from bench.nights import Night
 from bench.parcels import ParcelBench
 from bench.planting import ROLLING, Bench, Seen, metrics_of
 
-from pipeline.job import Monitor
+from pipeline.job import Monitor, Outcomes
 from pipeline.monitoring.breaks import broken
 from pipeline.monitoring.causes import findings_of
+from pipeline.monitoring.concept import findings as concept_findings
+from pipeline.monitoring.findings import Finding
 from pipeline.monitoring.limits import MOST_NIGHTS, Judged, judge, judged, surprises
 from pipeline.monitoring.profile import merge
 from pipeline.monitoring.surprise import LEAST, LEFT_OUT, WINDOW, Surprise
 from pipeline.monitoring.watched import Flags, watched
 
-OURS = "limits of the night"
+OURS = "ours"
+NIGHT_ALONE = "ours, of a night's data alone"
+"""Without what labels show, and without the answers to known rows."""
+KNOWN_ROWS = "score of known rows"
+OUTCOME = "outcome "
+"""Begins what is seen by labels, not by the data of the night."""
+MATURE_AFTER = Outcomes.model_fields["mature_after_days"].default
 PEERS = {
     "PSI > 0.2": ("psi", 0.2),
     "KS, chi2 p < .05": ("tests", -np.log10(0.05)),
@@ -51,6 +59,8 @@ class Year:
     metrics: pd.DataFrame
     judged: Judged
     breaks: Flags
+    concept: Sequence[Finding]
+    """Drift that outcomes show, on each of its nights."""
     objections: Sequence[Objections]
 
     def position(self, day: date) -> int:
@@ -69,17 +79,23 @@ class Planted:
     without: Sequence[Objections]
 
     def found(self, rule: str, threshold: float | None = None) -> int | None:
-        """The night, from 1 on, on which the rule objects to what it accepts without the fault."""
+        """The night, from 1 on, on which the rule objects to what it accepts without the fault.
+
+        What labels show is told when they are there.
+        """
+        nights = []
         for night, (faulty, clean) in enumerate(zip(self.with_fault, self.without, strict=True), 1):
-            if flagged(faulty, rule, threshold) - flagged(clean, rule, threshold):
-                return night
-        return None
+            for column in flagged(faulty, rule, threshold) - flagged(clean, rule, threshold):
+                nights.append(night + MATURE_AFTER if column.startswith(OUTCOME) else night)
+        return min(nights, default=None)
 
 
 def flagged(night: Objections, rule: str, threshold: float | None = None) -> set[str]:
     """The columns that a rule flags; its own threshold unless another one is given."""
     if rule == OURS:
         return set(night.ours)
+    if rule == NIGHT_ALONE:
+        return {each for each in night.ours if not each.startswith((OUTCOME, KNOWN_ROWS))}
     kind, usual = PEERS[rule]
     least = usual if threshold is None else threshold
     return {column for column, score in night.peers[kind].items() if score > least}
@@ -92,27 +108,46 @@ def clean_year(bench: Bench | ParcelBench, monitor: Monitor) -> Year:
     metrics = pd.concat(nightly, ignore_index=True)
     judgement = judge(metrics, monitor)
     breaks = broken(judgement)
-    objections = [_objections(judgement, breaks, at, seen, nightly[at]) for at in range(len(seen))]
-    return Year(bench, monitor, seen, metrics, judgement, breaks, objections)
+    concept = _concept(bench, seen, monitor)
+    objections = [
+        _objections(bench, judgement, breaks, concept, at, seen, nightly[at]) for at in range(len(seen))
+    ]
+    return Year(bench, monitor, seen, metrics, judgement, breaks, concept, objections)
+
+
+def _concept(bench: Bench | ParcelBench, seen: Sequence[Seen], monitor: Monitor) -> list[Finding]:
+    judged_nights = [each.judged for each in seen if each.day >= bench.judged_from]
+    worse_for_nights = Outcomes.model_fields["worse_for_nights"].default
+    budget = monitor.false_alarms_a_year / 2
+    return concept_findings("bench", "probability", [], judged_nights, worse_for_nights, budget)
 
 
 def _objections(
-    judgement: Judged, breaks: Flags, at: int, seen: Sequence[Seen], metrics: pd.DataFrame
+    bench: Bench | ParcelBench,
+    judgement: Judged,
+    breaks: Flags,
+    concept: Sequence[Finding],
+    at: int,
+    seen: Sequence[Seen],
+    metrics: pd.DataFrame,
 ) -> Objections:
     """Of one night by its position in `seen`, which are the nights that were judged."""
-    ours = frozenset(
-        name for finding in findings_of("bench", judgement, breaks, at) for name in finding.columns
-    )
+    ours = {name for finding in findings_of("bench", judgement, breaks, at) for name in finding.columns}
+    if not seen[at].is_known:
+        ours.add(KNOWN_ROWS)
+    ours |= {OUTCOME + finding.cause for finding in concept if finding.day == seen[at].day}
     if at < LEAST:
-        return Objections(ours, {"psi": {}, "tests": {}, "sd": {}})
+        return Objections(frozenset(ours), {"psi": {}, "tests": {}, "sd": {}})
     rolling = merge([each.profile for each in seen[max(0, at - ROLLING) : at]])
     names = [f"{each.name} {each.metric}" for each in judgement.watched.statistics]
+    aucs = [each.judged.metric("auc") if each.day >= bench.judged_from else np.nan for each in seen[: at + 1]]
+    figures = np.column_stack([judgement.watched.raw[: at + 1], aucs])
     return Objections(
-        ours,
+        frozenset(ours),
         {
             "psi": peers.psi(metrics),
             "tests": peers.corrected_tests(seen[at].profile, rolling),
-            "sd": peers.deviations(judgement.watched.raw[: at + 1], names),
+            "sd": peers.deviations(figures, [*names, OUTCOME + "auc"]),
         },
     )
 
@@ -134,12 +169,16 @@ def plant(year: Year, faults: Mapping[str, Fault], name: str, start: date, seed:
     known = year.metrics[year.metrics["day"].between(days[0], days[-NIGHTS - 1])]
     judgement = _judged(year, pd.concat([known, *planted], ignore_index=True), back, first)
     breaks = broken(judgement)
+    concept = _concept(year.bench, [*year.seen[:first], *seen[-NIGHTS:]], year.monitor)
     begun = first - back
     return Planted(
         fault=name,
         detail=fault.detail,
         start=start,
-        with_fault=[_objections(judgement, breaks, begun + at, seen, planted[at]) for at in range(NIGHTS)],
+        with_fault=[
+            _objections(year.bench, judgement, breaks, concept, begun + at, seen, planted[at])
+            for at in range(NIGHTS)
+        ],
         without=year.objections[first : first + NIGHTS],
     )
 

@@ -82,6 +82,17 @@ def test_an_artifact_of_another_sha256_is_not_loaded(toy: Toy) -> None:
     assert any("sha256" in warning for warning in record["warnings"])
 
 
+def test_a_model_that_answers_otherwise_than_when_it_was_trained_is_not_asked(toy: Toy) -> None:
+    metrics = toy.version(1).metrics
+    known = metrics["known_answers"]
+    moved = known | {"scores": [score / 2 for score in known["scores"]]}
+    toy.promote(toy.register_like(metrics=dict(metrics) | {"known_answers": moved}))
+    record = toy.night()
+    assert (record["status"], record["degraded"]) == ("published", True)
+    assert answered_by(toy) == {"previous_model": 200}
+    assert any("must answer 16 known rows as when it was trained" in each for each in record["warnings"])
+
+
 def test_a_model_that_raises_lets_the_previous_model_answer(toy: Toy) -> None:
     toy.promote(toy.register(model_of(OneHotEncoder(handle_unknown="error"))))
     toy.execute("update source.toy set kind = 'yoyo' where day = %s and id = 1", NIGHT.day)

@@ -114,6 +114,31 @@ def test_it_is_told_after_the_declared_number_of_nights_at_the_soonest(worse_for
     assert (first.day - live[60].day).days <= worse_for + 7
 
 
+def test_labels_of_other_rows_are_told_before_five_nights_of_them_are_over() -> None:
+    random = np.random.default_rng(24)
+    delays = []
+    for _ in range(100):
+        usual = [judged(n, calibration_slope=slope) for n, slope in enumerate(random.normal(1, 0.45, 60))]
+        mixed = [judged(60 + n, calibration_slope=slope) for n, slope in enumerate(random.normal(0, 0.1, 5))]
+        days = found([], usual + mixed).get("quality: scores have lost their meaning", [])
+        delays.append(
+            min((each - mixed[0].day).days for each in days if each >= mixed[0].day) + 1 if days else 9
+        )
+    assert np.median(delays) <= 4
+    assert np.mean(np.array(delays) <= 5) >= 0.75
+
+
+@pytest.mark.soak
+def test_scores_of_usual_meaning_keep_the_promise() -> None:
+    random = np.random.default_rng(25)
+    told = 0
+    for _ in range(200):
+        slopes = random.normal(1, 0.45, YEAR)
+        days = found([], [judged(n, calibration_slope=slope) for n, slope in enumerate(slopes)])
+        told += sum(map(episodes, days.values()))
+    assert told / 200 <= 0.3
+
+
 def test_an_episode_ends_after_its_cause_has() -> None:
     random = np.random.default_rng(11)
     promise, usual = nights(random, HELD_OUT), nights(random, 60)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import permutations
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ from pipeline.monitoring.profile import (
 )
 from pipeline.monitoring.profile_file import dumps, loads
 from pipeline.monitoring.profiler import Profiler
-from pipeline.partition import Instants
+from pipeline.partition import Instants, Partition
 from pipeline.scoring.feature_code import FeatureType
 
 RANDOM = np.random.default_rng(11)
@@ -46,6 +47,7 @@ NIGHT = Instants(
     day_start=datetime(2024, 1, 1, 23, tzinfo=UTC),
     day_end=datetime(2024, 1, 2, 23, tzinfo=UTC),
     cutoff=datetime(2024, 1, 2, 2, tzinfo=UTC),
+    timezone=ZoneInfo("Europe/Berlin"),
 )
 EXTRACT = Extract(
     key=("id",),
@@ -244,6 +246,20 @@ def test_inputs_are_kept_by_their_declared_types() -> None:
     counts = {name: c.counts for name, c in columns.items() if isinstance(c, Categories)}
     assert counts == {"kind": {"ball": 1}, "fresh": {"true": 1, "false": 1}}
     assert {name: c.missing for name, c in columns.items() if c.missing} == {"kind": 1, "amount": 1}
+
+
+@pytest.mark.parametrize("day", [date(2024, 3, 30), date(2024, 3, 31), date(2024, 4, 1), date(2024, 10, 27)])
+def test_a_timestamp_is_told_by_the_wall_clock_so_that_a_change_of_clocks_is_none(day: date) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    known = [
+        datetime.combine(day - timedelta(days=3), time(18), berlin),
+        datetime.combine(day, time(22, 30), berlin),
+    ]
+    rows = ROWS.set_column(7, "known_at", pa.array(known, pa.timestamp("us", "UTC")))
+    profile = profile_inputs(rows, EXTRACT, Partition(day).instants(berlin, time(2)))
+    column = profile.input["known_at"]
+    assert isinstance(column, Numbers)
+    assert column.middles().tolist() == [-54, 22.5]
 
 
 def test_of_personal_data_and_of_the_only_key_column_no_value_is_kept() -> None:

@@ -9,8 +9,11 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
+from scipy.stats import linregress
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 
 from pipeline.job import Costs
 from pipeline.monitoring.quality import (
@@ -66,6 +69,30 @@ def test_a_certain_error_has_the_log_loss_of_scikit_learn() -> None:
     score, label = np.array([0.0, 1.0, 0.5]), np.array([1.0, 1.0, 0.0])
     got = quality(score, score >= 0.5, label, "probability", None)["log_loss"]
     assert got == pytest.approx(metrics.log_loss(label, score))
+
+
+@pytest.mark.parametrize("meant", [-0.5, 0.0, 0.5])
+def test_the_calibration_slope_of_little_meaning_is_the_logistic_one_of_scikit_learn(meant: float) -> None:
+    random = np.random.default_rng(3)
+    score = random.beta(4, 12, 20_000)
+    label = (random.random(20_000) < expit(logit(0.25) + meant * (logit(score) - logit(0.25)))).astype(float)
+    fitted = LogisticRegression(C=1e9).fit(logit(score)[:, None], label).coef_[0, 0]
+    got = quality(score, None, label, "probability", None)["calibration_slope"]
+    assert got == pytest.approx(fitted, abs=0.05)
+    assert got == pytest.approx(meant, abs=0.1)
+
+
+def test_the_calibration_slope_of_values_is_that_of_least_squares() -> None:
+    random = np.random.default_rng(4)
+    score = random.normal(size=300)
+    label = 2 + 0.7 * score + random.normal(size=300)
+    got = quality(score, None, label, "value", None)["calibration_slope"]
+    assert got == pytest.approx(linregress(score, label).slope)
+
+
+def test_equal_scores_have_no_calibration_slope() -> None:
+    got = quality(np.full(4, 0.3), None, np.array([0.0, 1, 0, 1]), "probability", None)
+    assert "calibration_slope" not in got
 
 
 @given(st.integers(0, 10_000))

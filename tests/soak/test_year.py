@@ -121,6 +121,17 @@ def test_alerts_of_the_year_keep_their_promise_on_clean_nights(night: Night) -> 
     assert told[date(2013, 12, 31)].kind == "structure"  # the weather feed is stale since the evening before
 
 
+def test_concept_shifts_of_september_and_december_are_found_from_outcomes(night: Night) -> None:
+    found = night.run("outcomes", "flight_delays", *YEAR)["concept_drift"]
+    assert isinstance(found, list)
+    for episode in found:
+        print(f"{episode['first']} to {episode['last']}  {episode['cause']}. {episode['evidence']}")
+    told = [(episode["cause"], date.fromisoformat(str(episode["first"]))) for episode in found]
+    assert any("too high" in cause and day.month == 9 for cause, day in told)  # few flights are late then
+    assert any("too low" in cause and day.month == 12 for cause, day in told)
+    assert not any("lost their meaning" in cause for cause, _ in told)
+
+
 def test_three_seeds_of_training_hold_over_the_months(night: Night) -> None:
     night.run("backfill", "flight_delays", *LATER)
     aucs = [auc_by_month(night.scores())]

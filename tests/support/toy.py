@@ -178,7 +178,8 @@ class Toy:
     def register(self, estimator: BaseEstimator, like: int = 1) -> int:
         """Register an estimator of the test's own as a new version like another one; its number."""
         path, sha256 = models.save(estimator, self._new_folder(), "model")
-        return self.register_like(like, model_uri=str(path), model_sha256=sha256)
+        metrics = self._of_another_model(like)
+        return self.register_like(like, model_uri=str(path), model_sha256=sha256, metrics=metrics)
 
     def own_artifacts(self, like: int = 1) -> int:
         """Register a version again with artifact files of this copy, which a test may break."""
@@ -201,7 +202,12 @@ class Toy:
             feature_source=changed,
             feature_source_sha256=hashlib.sha256(changed.encode()).hexdigest(),
             feature_version=load_feature_code(JOB, changed, queries).version,
+            metrics=self._of_another_model(like),
         )
+
+    def _of_another_model(self, like: int) -> dict[str, Any]:
+        """Metrics of a version without the answers that its own model once gave."""
+        return {name: held for name, held in self.version(like).metrics.items() if name != "known_answers"}
 
     def own_extract(self, old: str, new: str, like: int = 1) -> int:
         """Register a version again with one place of its extract's SQL changed."""
