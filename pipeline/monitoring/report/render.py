@@ -16,7 +16,7 @@ from pipeline.monitoring.report.drift import SHOWN, drift
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.links import Links
 from pipeline.monitoring.report.quality import slices, whole
-from pipeline.monitoring.report.values import DictionaryPage, JobLine, JobPage, RunPage
+from pipeline.monitoring.report.values import DictionaryPage, JobLine, JobPage, ReadinessPage, RunPage
 from pipeline.monitoring.report.weekly import weeks
 
 _FILTERS = (
@@ -77,6 +77,11 @@ def job_html(page: JobPage, links: Links) -> str:
 def jobs_html(lines: tuple[JobLine, ...], links: Links) -> str:
     """All jobs, one line each."""
     return _render("jobs.html", lines=lines, links=links)
+
+
+def readiness_html(page: ReadinessPage, links: Links) -> str:
+    """Whether a job is ready for its nights: every item with its evidence, the failed ones first."""
+    return _render("readiness.html", page=page, links=links)
 
 
 def dictionary_html(page: DictionaryPage, links: Links) -> str:
