@@ -169,3 +169,27 @@ def prune(
     from pipeline.cli.prune import run_prune
 
     run_prune(environment(), job, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+@guarded
+def readiness(
+    job: JobName,
+    day: Annotated[
+        str | None,
+        typer.Option("--day", metavar="YYYY-MM-DD", help="On whose inputs; the newest published by default."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", help="The champion by default.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a job is ready for its nights, each item with evidence from running it.
+
+    Asks the 28 items of the ML Test Score as far as they apply, and load, latency, robustness, regression,
+    fallback, owner, alert channel and output contract. Nights run in a scratch PostgreSQL and store; a trial
+    notice goes to the declared channel. Exit code 1 where a required item fails.
+    """
+    from pipeline.cli.readiness import run_readiness
+
+    run_readiness(environment(), job, day, version, as_json=as_json)

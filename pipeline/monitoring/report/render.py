@@ -16,7 +16,14 @@ from pipeline.monitoring.report.drift import SHOWN, drift
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.links import Links
 from pipeline.monitoring.report.quality import slices, whole
-from pipeline.monitoring.report.values import DictionaryPage, JobLine, JobPage, RunPage, VerdictPage
+from pipeline.monitoring.report.values import (
+    DictionaryPage,
+    JobLine,
+    JobPage,
+    ReadinessPage,
+    RunPage,
+    VerdictPage,
+)
 from pipeline.monitoring.report.weekly import weeks
 
 _FILTERS = (
@@ -92,6 +99,11 @@ def verdict_html(page: VerdictPage, links: Links) -> str:
         slices=verdict.slices(page.verdict),
         metrics=verdict.metrics(page.verdict),
     )
+
+
+def readiness_html(page: ReadinessPage, links: Links) -> str:
+    """Whether a job is ready for its nights: every item with its evidence, the failed ones first."""
+    return _render("readiness.html", page=page, links=links)
 
 
 def dictionary_html(page: DictionaryPage, links: Links) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from pipeline.monitoring.metrics import Metric
 from pipeline.monitoring.report.facts import (
@@ -141,3 +141,40 @@ class DictionaryPage:
     job: JobFacts
     declared: Declared | None
     tables: tuple[TableFacts, ...]
+
+
+@dataclass(frozen=True)
+class ReadinessLine:
+    """One item of the rubric and its answer."""
+
+    id: str
+    title: str
+    required: bool
+    status: str
+    evidence: str
+    fix: str | None
+
+
+@dataclass(frozen=True)
+class ReadinessPage:
+    """Whether a version of a job is ready for its nights."""
+
+    job: JobFacts
+    version: int
+    day: date
+    made_at: datetime
+    lines: tuple[ReadinessLine, ...]
+
+    def count(self, status: str) -> int:
+        """How many items have that status."""
+        return sum(line.status == status for line in self.lines)
+
+    @property
+    def required_failed(self) -> int:
+        """How many required items failed."""
+        return sum(line.required and line.status == "fail" for line in self.lines)
+
+    @property
+    def ready(self) -> bool:
+        """Whether no required item failed."""
+        return self.required_failed == 0

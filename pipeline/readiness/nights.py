@@ -1,0 +1,252 @@
+"""Items whose evidence is a night: run for real in the scratch target."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from datetime import timedelta
+
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+
+from pipeline import steps, training
+from pipeline.adapters import ledger
+from pipeline.adapters.job_tables import history_view
+from pipeline.adapters.tables import ANALYST, PREDICTIONS, SCHEMA
+from pipeline.adapters.warehouse import quoted
+from pipeline.errors import ExtractError, NightshiftError
+from pipeline.readiness.rubric import Answer, failed, judged, not_applicable, passed
+from pipeline.readiness.strange import Strange, strange_inputs, tenfold
+from pipeline.readiness.subject import Subject
+
+_SLOWER = 15.0
+"""Ten times the rows may take so many times as long."""
+
+
+def whole_night(subject: Subject) -> Answer:
+    """infra-3: a night from the source to both sinks, each row once."""
+    record = subject.base.record
+    published = subject.published(record)
+    keys = published.select(subject.job.declaration.extract.key).to_pandas()
+    whole = not keys.duplicated().any() and published.num_rows + record["rows_withheld"] == record["rows_in"]
+    return judged(
+        whole and record["status"] == "published",
+        f"{subject.day} in a scratch target: {record['rows_in']} rows in, {record['rows_scored']} scored, "
+        f"{record['rows_fallback']} by a fallback, {record['rows_withheld']} withheld; {record['status']}",
+        "read the night's error above and run `nightshift check`",
+    )
+
+
+def latency(subject: Subject) -> Answer:
+    """latency: from plan to publish within the time between the cut-off and alerts.publish_by."""
+    window, night = _window(subject), subject.base
+    told = f"{night.record['rows_in']} rows took {night.seconds:.1f} s"
+    if window is None:
+        return passed(f"{told}; no alerts.publish_by is declared")
+    fix = "give the job more resources.cpus, cheaper history queries, or a later alerts.publish_by"
+    return judged(night.seconds < window, f"{told} of the {window:.0f} s between cut-off and publish_by", fix)
+
+
+def load(subject: Subject) -> Answer:
+    """load: the same rows ten times, judged by every rule but those on the whole table."""
+    extract = subject.job.declaration.extract
+    base, begun = subject.base, time.monotonic()
+    record = subject.made.changed_night(subject.day, tenfold(extract))
+    seconds = time.monotonic() - begun
+    ratio = record["cpu_seconds"] / max(base.record["cpu_seconds"], 0.1)
+    window = _window(subject)
+    told = (
+        f"{record['rows_in']} rows took {seconds:.1f} s and {record['cpu_seconds']:.1f} CPU s, {ratio:.1f} "
+        f"times those of {base.record['rows_in']} rows; {record['rows_withheld']} withheld"
+    )
+    holds = ratio < _SLOWER and (window is None or seconds < window)
+    return judged(holds, told, "find what grows faster than the rows: a history query, or features")
+
+
+def _window(subject: Subject) -> float | None:
+    """Seconds from the cut-off until the day is late."""
+    due = subject.job.due(subject.day)
+    return (due - subject.job.instants(subject.day).cutoff) / timedelta(seconds=1) if due else None
+
+
+def robustness(subject: Subject) -> Answer:
+    """monitor-2: every kind of strange input is published whole or refused with its reason."""
+    told, wrong = [], []
+    for strange in strange_inputs(subject.job.declaration.extract):
+        outcome, fault = _strange_night(subject, strange)
+        told.append(f"{strange.name}: {outcome}")
+        wrong += [f"{strange.name}: {fault}"] if fault else []
+    return judged(
+        not wrong,
+        "; ".join(wrong or told),
+        "mend the features or the suite until such a night is published whole or refused by name",
+    )
+
+
+def _strange_night(subject: Subject, strange: Strange) -> tuple[str, str | None]:
+    """What came of it, and what is wrong with that."""
+    try:
+        record = subject.made.changed_night(subject.day, strange.change)
+    except NightshiftError as error:
+        fault = "lost its last good publish" if not _still_there(subject) else None
+        return f"refused by {type(error).__name__}", fault
+    if strange.must_refuse:
+        return "published", "must be refused; it was published"
+    if record["rows_in"] != record["rows_scored"] + record["rows_fallback"] + record["rows_withheld"]:
+        return "published", "rows were lost"
+    moved = _moved_scores(subject, record)
+    told = f"{record['rows_scored']} scored, {record['rows_fallback']} by a fallback"
+    told += f", {record['rows_withheld']} withheld"
+    return told, f"{moved} rows that nothing happened to have another score" if moved else None
+
+
+def _still_there(subject: Subject) -> bool:
+    with subject.made.env.engine.connect() as connection:
+        return ledger.visible_run(connection, subject.job.name, subject.day) is not None
+
+
+def _moved_scores(subject: Subject, record: ledger.Record) -> int:
+    """How many rows that are as they were on the first night have another score than then."""
+    key = list(subject.job.declaration.extract.key)
+    before, now = (_scored_rows(subject, each, key) for each in (subject.base.record, record))
+    both = before.merge(now, how="inner", on=list(before.columns.drop("score")), suffixes=("", "_now"))
+    return int((both["score"] != both["score_now"]).sum())
+
+
+def _scored_rows(subject: Subject, record: ledger.Record, key: list[str]) -> pd.DataFrame:
+    """Rows that a model answered, with all that was read of them, and the score."""
+    rows = subject.rows(record).to_pandas(types_mapper=pd.ArrowDtype)
+    published = subject.published(record)
+    by_model = published.filter(pa.compute.equal(published.column("score_source"), "champion"))
+    scores = by_model.select([*key, "score"]).to_pandas(types_mapper=pd.ArrowDtype)
+    return rows.drop_duplicates(key, keep=False).merge(scores, on=key)
+
+
+def changed_dependency(subject: Subject) -> Answer:
+    """monitor-1: a source that changes its columns ends the night with a name for it."""
+    told = []
+    for strange in strange_inputs(subject.job.declaration.extract):
+        if strange.name not in ("a column of another type", "a missing column"):
+            continue
+        try:
+            subject.made.changed_night(subject.day, strange.change)
+        except ExtractError as error:
+            told.append(f"{strange.name}: {type(error).__name__}")
+        else:
+            return failed(f"{strange.name} was published", "declare the column's type in extract.columns")
+    if not told:
+        return not_applicable("the extract has no column but its key and texts")
+    return passed("; ".join(told) + ", told to the owner as a failed night")
+
+
+def fallback(subject: Subject) -> Answer:
+    """fallback: a night whose model file is not the approved one."""
+    chain = subject.job.declaration.fallback.model_failure
+    if not chain:
+        return failed("fallback.model_failure is empty", "declare what answers instead of a broken model")
+    broken = subject.made.register_like(model_sha256="0" * 64)
+    record = subject.made.night(subject.day, version=broken.version)
+    told = ", ".join(f"{count} by {source}" for source, count in record["score_sources"].items())
+    return judged(
+        record["status"] == "published" and record["degraded"] and record["rows_scored"] == 0,
+        f"with a model file of another sha256 the night was {record['status']}, marked degraded: {told}; "
+        f"{record['rows_withheld']} withheld",
+        "add a step that can always answer to fallback.model_failure, such as baseline or default",
+    )
+
+
+def rollback(subject: Subject) -> Answer:
+    """infra-7: promote a second version, roll back, and score a night by the version before."""
+    made, job = subject.made, subject.job
+    approver, since = job.declaration.owners.approvers[0], job.instants(subject.day).day_start
+    second = made.register_like()
+    for number in (subject.version.version, second.version):
+        training.promote(
+            made.env, job.name, number, approved_by=approver, reason="readiness", effective_from=since
+        )
+    promotion, _ = training.rollback(made.env, job.name, approved_by=approver, reason="readiness")
+    record = _current_night(subject)
+    return judged(
+        promotion.version == record["model_version"] == subject.version.version,
+        f"version {second.version} was promoted and rolled back; the next night used version "
+        f"{record['model_version']}",
+        "read the promotion history: nightshift report",
+    )
+
+
+def _current_night(subject: Subject) -> ledger.Record:
+    return steps.night(subject.made.env, steps.Request(subject.job.name, subject.day, "current"))
+
+
+def privacy(subject: Subject) -> Answer:
+    """data-5: with every row broken, no personal value stands in the quarantine."""
+    pii = subject.job.declaration.extract.pii
+    if not pii:
+        return not_applicable("extract.pii is declared empty: no column is personal")
+    nulls = next(each for each in strange_inputs(subject.job.declaration.extract) if each.name == "nulls")
+    with suppress(NightshiftError):  # what a refused night leaves in quarantine is judged too
+        subject.made.changed_night(subject.day, nulls.change)
+    statement = sa.text(
+        f"select count(*), count(*) filter (where value is not null and value <> '***') "
+        f"from {SCHEMA}.quarantine where column_name = any(:pii)"
+    )
+    with subject.made.env.engine.connect() as connection:
+        entries, shown = connection.execute(statement, {"pii": list(pii)}).one()
+    return judged(
+        shown == 0,
+        f"{entries} quarantine entries on {', '.join(pii)}, {shown} of them with a value",
+        "this is a defect of Nightshift: tell its authors",
+    )
+
+
+def output_contract(subject: Subject) -> Answer:
+    """output-contract: views, comments, rights and files, as the first night left them."""
+    faults = [*_view_faults(subject), *_right_faults(subject), *_file_faults(subject)]
+    return judged(
+        not faults,
+        "; ".join(faults)
+        or f"{PREDICTIONS}.{subject.job.name} and its history have every column, commented; the analyst "
+        "reads them and no quarantine; the Parquet file holds the same rows",
+        "run `nightshift migrate`",
+    )
+
+
+def _view_faults(subject: Subject) -> list[str]:
+    job, faults = subject.job, []
+    inspector = sa.inspect(subject.made.env.engine)
+    for view in (job.name, history_view(job.name)):
+        columns = {each["name"]: each.get("comment") for each in inspector.get_columns(view, PREDICTIONS)}
+        faults += [f"{view} lacks {name}" for name in job.output_columns() if name not in columns]
+        faults += [f"{view}.{name} has no comment" for name, comment in columns.items() if not comment]
+    return faults
+
+
+def _right_faults(subject: Subject) -> list[str]:
+    statement = sa.text(
+        "select has_table_privilege(:role, :view, 'select'), "
+        "has_table_privilege(:role, :quarantine, 'select')"
+    )
+    view = f"{PREDICTIONS}.{quoted(subject.job.name)}"
+    values = {"role": ANALYST, "view": view, "quarantine": f"{SCHEMA}.quarantine"}
+    with subject.made.env.engine.connect() as connection:
+        reads, reads_quarantine = connection.execute(statement, values).one()
+    faults = [] if reads else [f"the analyst cannot read {view}"]
+    return [*faults, "the analyst can read the quarantine"] if reads_quarantine else faults
+
+
+def _file_faults(subject: Subject) -> list[str]:
+    job, declared = subject.job, subject.job.declaration.publish
+    faults = []
+    published = subject.published(subject.base.record)
+    if missing := [name for name in job.output_columns() if name not in (*published.column_names, "day")]:
+        faults.append(f"the Parquet file lacks {', '.join(missing)}")
+    if declared.sql:
+        counted = sa.text(
+            f"select count(*) from {SCHEMA}.{quoted(f'predictions_{job.name}')} where run_no = :no"
+        )
+        with subject.made.env.engine.connect() as connection:
+            rows = connection.execute(counted, {"no": subject.base.record["run_no"]}).scalar_one()
+        if rows != published.num_rows:
+            faults.append(f"SQL holds {rows} rows and Parquet {published.num_rows}")
+    return faults

@@ -1,0 +1,45 @@
+"""The newest nights with labels up to the day, replayed as training does it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from pipeline.lifecycle.fit import TrainingRows
+from pipeline.monitoring.decided import matured
+from pipeline.partition import Partition
+from pipeline.readiness.rubric import Answer, not_applicable
+from pipeline.readiness.subject import Subject
+from pipeline.replay import replay, tree_code
+
+_MORE_NIGHTS = 7
+"""Beside those of train.holdout_nights."""
+
+
+@cache
+def recent_rows(subject: Subject) -> TrainingRows | Answer:
+    """Labelled rows of as many nights as a trial fit needs, or why there are none."""
+    declared = subject.job.declaration
+    if declared.outcomes is None:
+        return not_applicable("no outcomes are declared, so nothing is trained here")
+    now, wanted = datetime.now(UTC), declared.train.holdout_nights + _MORE_NIGHTS
+    days, day = list[Partition](), subject.day
+    while len(days) < wanted and day.day >= declared.schedule.start:
+        if matured(subject.job, day) <= now:
+            days.append(day)
+        day = day.previous()
+    nights = replay(subject.env, subject.job, tree_code(subject.env, subject.job), days[::-1], now)
+    learned = [night.rows for night in nights if night.rows is not None]
+    if len(learned) < wanted:
+        return not_applicable(
+            f"{wanted} nights with labels up to {subject.day} are needed; got {len(learned)}"
+        )
+    return TrainingRows(
+        features=pd.concat([rows.features for rows in learned], ignore_index=True),
+        label=np.concatenate([rows.label for rows in learned]),
+        day=np.concatenate([rows.day for rows in learned]),
+        key=np.concatenate([rows.key for rows in learned]),
+    )
