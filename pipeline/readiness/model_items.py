@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -142,7 +143,7 @@ def staleness(subject: Subject) -> Answer:
             f"{len(nights)} nights of version {subject.version.version} are judged; "
             f"{_STALE_NIGHTS} are needed"
         )
-    age = np.array([(row["day"] - subject.version.trained_to).days for row in nights], dtype=float)
+    age = np.array([(row["day"] - subject.version.trained_to).days for row in nights], dtype=np.float64)
     loss = np.array([row["metrics"][metric] for row in nights])
     slope = float(np.polyfit(age, loss, 1)[0])
     return passed(
@@ -150,7 +151,7 @@ def staleness(subject: Subject) -> Answer:
     )
 
 
-def _judged_nights(subject: Subject) -> list[dict[str, object]]:
+def _judged_nights(subject: Subject) -> list[dict[str, Any]]:
     with subject.env.engine.connect() as connection:
         rows = realised(connection, subject.job.name, *EVER)
     return [row for row in rows if row["model_version"] == subject.version.version]

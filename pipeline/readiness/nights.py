@@ -120,7 +120,8 @@ def _scored_rows(subject: Subject, record: ledger.Record, key: list[str]) -> pd.
     published = subject.published(record)
     by_model = published.filter(pa.compute.equal(published.column("score_source"), "champion"))
     scores = by_model.select([*key, "score"]).to_pandas(types_mapper=pd.ArrowDtype)
-    return rows.drop_duplicates(key, keep=False).merge(scores, on=key)
+    known: pd.DataFrame = rows.drop_duplicates(key, keep=False).merge(scores, on=key)
+    return known
 
 
 def changed_dependency(subject: Subject) -> Answer:

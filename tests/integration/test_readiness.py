@@ -1,0 +1,22 @@
+"""Readiness on the toy job: what is right passes, what is broken fails, each with evidence of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.receiver import Receiver, receiving
+from support.toy import JOB, NIGHT, Template, Toy, quiet_mlflow
+
+from pipeline.readiness.assess import CHECKS, assess, choose, is_ready
+from pipeline.readiness.rubric import RUBRIC, Answer
+
+pytestmark = pytest.mark.integration
+
+
+def assessed(toy: Toy) -> dict[str, Answer]:
+    with quiet_mlflow():
+        found = assess(toy.env, choose(toy.env, JOB, NIGHT, None))
+    return {each.item.id: each.answer for each in found}
