@@ -57,7 +57,8 @@ def notice(subject: Subject) -> Answer:
 
 def fresh(subject: Subject) -> Answer:
     """monitor-4: the age of the version's newest label against retrain.every_days."""
-    every = subject.job.declaration.retrain.every_days
+    declared = subject.job.declaration.retrain
+    every = declared.every_days if declared else None
     age = (subject.day.day - subject.version.trained_to).days
     told = f"version {subject.version.version} learned up to {subject.version.trained_to}, {age} days before"
     if every is None:

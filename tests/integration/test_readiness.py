@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from support.receiver import Receiver, receiving
-from support.toy import JOB, NIGHT, Template, Toy, quiet_mlflow
+from support.toy import JOB, NIGHT, Toy, quiet_mlflow
 
-from pipeline.readiness.assess import CHECKS, assess, choose, is_ready
-from pipeline.readiness.rubric import RUBRIC, Answer
+from pipeline.readiness.assess import assess, choose
+from pipeline.readiness.rubric import Answer
 
 pytestmark = pytest.mark.integration
 
