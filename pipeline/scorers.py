@@ -300,7 +300,6 @@ def score_part(
                 stream = predictions(job, run, batches, unfit, good, bad, profiler.unscored, arms)
                 write_part(env, job, run, part, stream, profiler, folder)
             except (ModelError, FeatureError) as error:
-                log.warning("answerer failed", answerer=name, error=str(error))
                 if name == "challenger" and not isinstance(error, ChallengerError):
                     continue  # the champion's own fault: told by its own attempt
                 failures.append(error)

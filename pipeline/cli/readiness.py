@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from pipeline.cli.console import emit, err, progress
+from pipeline.cli.console import emit, err, expected_warnings, progress
 from pipeline.partition import Partition
 from pipeline.readiness.assess import assess, choose, is_ready
 from pipeline.readiness.page import write_page
@@ -22,7 +22,7 @@ _SHOWN = {"pass": "[green]pass[/]", "fail": "[red]fail[/]", "not_applicable": "[
 def run_readiness(env: Environment, job: str, day: str | None, version: int | None, *, as_json: bool) -> None:
     """Assess, print each item with its evidence, write the page; exit code 1 where a required item fails."""
     chosen = choose(env, job, Partition.parse(day) if day else None, version)
-    with progress(quiet=as_json) as bar:
+    with progress(quiet=as_json) as bar, expected_warnings():
         task = bar.add_task(f"{job}: assessing", total=len(RUBRIC))
         assessed = assess(env, chosen, lambda _: bar.advance(task))
     page = str(write_page(env, chosen, assessed))

@@ -22,7 +22,7 @@ from pipeline.readiness.subject import Chosen, Subject
 
 log = structlog.get_logger()
 
-CHECKS: Mapping[str, Callable[[Subject], Answer]] = {
+CHECKS: Mapping[str, nights.Check] = {
     "data-1": feature_items.expectations,
     "data-2": feature_items.beneficial,
     "data-3": feature_items.dear_inputs,

@@ -27,6 +27,9 @@ from pipeline.scoring.suite import load_suite
 
 _ALONE = 20
 """Rows that are followed through one by one."""
+_ROUNDING = 1e-9
+"""Of a score: matrix products of one row round otherwise than those of many."""
+_EXTREME = 1e30
 _PERMUTED = 5_000
 """Rows on which features are permuted at most."""
 Scores = npt.NDArray[np.float64]
@@ -116,7 +119,7 @@ def alone(subject: Subject) -> Answer:
     single = [
         _predict(subject, _features(subject, rows.slice(int(row), 1)))[0] for row in sorted(chosen.tolist())
     ]
-    differ = int((np.array(single) != together[np.sort(chosen)]).sum())
+    differ = int((~np.isclose(single, together[np.sort(chosen)], rtol=_ROUNDING, atol=0)).sum())
     return judged(
         differ == 0,
         f"{len(single)} rows scored one by one; {differ} differ from the score among all",
@@ -160,7 +163,8 @@ def stable(subject: Subject) -> Answer:
             changed = frame.assign(**{name: pd.Series([value] * len(frame), dtype=frame[name].dtype)})
             told += 1
             try:
-                _predict(subject, changed)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    _predict(subject, changed)
             except NightshiftError as error:
                 faults.append(f"{name} = {value}: {error}")
     return judged(
@@ -176,7 +180,7 @@ def _extremes(kind: str) -> list[float | str | None]:
     missing: list[float | str | None] = [np.nan] if kind.endswith("?") else []
     if kind.startswith("category"):
         return ["never seen", "", *([None] if missing else [])]
-    return [0.0, -1e308, 1e308, *missing]
+    return [0.0, -_EXTREME, _EXTREME, *missing]
 
 
 def _features(subject: Subject, rows: pa.Table) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -19,6 +20,9 @@ from pipeline.errors import ExtractError, NightshiftError
 from pipeline.readiness.rubric import Answer, failed, judged, not_applicable, passed
 from pipeline.readiness.strange import Strange, strange_inputs, tenfold
 from pipeline.readiness.subject import Subject
+
+Check = Callable[[Subject], Answer]
+"""Answers one item."""
 
 _SLOWER = 15.0
 """Ten times the rows may take so many times as long."""

@@ -2,16 +2,126 @@
 
 from __future__ import annotations
 
-import pytest
-from support.toy import JOB, NIGHT, Toy, quiet_mlflow
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
 
-from pipeline.readiness.assess import assess, choose
-from pipeline.readiness.rubric import Answer
+import pytest
+from support.local_airflow import NIGHTSHIFT
+from support.receiver import receiving
+from support.toy import JOB, NIGHT, Template, Toy, quiet_mlflow
+
+from pipeline.adapters import versions
+from pipeline.readiness import feature_items, model_items, nights, operation_items
+from pipeline.readiness.assess import CHECKS, choose
+from pipeline.readiness.rubric import RUBRIC
+from pipeline.readiness.scratch import Scratch, scratch
+from pipeline.readiness.subject import Subject
 
 pytestmark = pytest.mark.integration
 
 
-def assessed(toy: Toy) -> dict[str, Answer]:
-    with quiet_mlflow():
-        found = assess(toy.env, choose(toy.env, JOB, NIGHT, None))
-    return {each.item.id: each.answer for each in found}
+@contextmanager
+def edited(toy: Toy, old: str, new: str) -> Iterator[None]:
+    """The toy's declaration with one place changed."""
+    toy.edit("dags/toy.yaml", old, new)
+    try:
+        yield
+    finally:
+        toy.edit("dags/toy.yaml", new, old)
+
+
+@pytest.fixture(scope="module")
+def toy(toy_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    with toy_template.copy(tmp_path_factory.mktemp("toy")) as copied:
+        yield copied
+
+
+@pytest.fixture(scope="module")
+def subject(toy: Toy) -> Iterator[Subject]:
+    chosen = choose(toy.env, JOB, NIGHT, None)
+    with quiet_mlflow(), scratch(toy.env, chosen.job, chosen.version) as made:
+        yield Subject(toy.env, chosen, made)
+
+
+def test_every_item_of_the_rubric_has_a_check_and_a_title_of_its_own() -> None:
+    assert {item.id for item in RUBRIC} == set(CHECKS)
+    assert len({item.title for item in RUBRIC}) == len(RUBRIC) == 28 + 7
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        nights.whole_night, nights.latency, nights.output_contract, nights.fallback,
+        nights.changed_dependency, pytest.param(nights.robustness, marks=pytest.mark.soak),
+        pytest.param(nights.rollback, marks=pytest.mark.soak), feature_items.as_of, feature_items.row_wise,
+        feature_items.alone, feature_items.skew, feature_items.stable, model_items.reproducible,
+        model_items.fits_and_loads, model_items.approved, operation_items.owned,
+    ],
+    ids=attrgetter("__name__"),
+)  # fmt: skip
+def test_a_job_that_is_right_passes(subject: Subject, check: nights.Check) -> None:
+    answer = check(subject)
+    assert (answer.status, answer.fix) == ("pass", None), answer.evidence
+
+
+def test_nothing_of_an_assessment_is_written_to_the_jobs_own_warehouse(toy: Toy, subject: Subject) -> None:
+    assert nights.whole_night(subject).status == "pass"
+    assert toy.runs() == []
+
+
+def test_a_column_that_no_rule_looks_at_is_told(subject: Subject) -> None:
+    answer = feature_items.expectations(subject)
+    assert answer.status == "fail"
+    assert "none looks at id, note" in answer.evidence
+
+
+def test_a_chain_without_an_answer_for_a_broken_model_is_told(toy: Toy, subject: Subject) -> None:
+    chain = "model_failure: [previous_model, baseline, carried_forward, default]"
+    with edited(toy, chain, "model_failure: []"):
+        answer = nights.fallback(Subject(toy.env, choose(toy.env, JOB, NIGHT, None), subject.made))
+    assert answer.status == "fail"
+
+
+def test_features_that_count_over_the_batch_are_told(toy: Toy, subject: Subject) -> None:
+    own = '"sold_share_7d": rows["kind"].map(share).astype("float64").fillna(0.5)'
+    number = toy.own_features(own, '"sold_share_7d": pd.Series(float(len(rows)), index=rows.index)')
+    # Other tests number versions of the scratch target too.
+    chosen = replace(subject.chosen, version=replace(toy.version(number), version=1000))
+    with subject.made.env.engine.begin() as connection:
+        versions.insert(connection, chosen.version)
+    counting = Subject(toy.env, chosen, Scratch(subject.made.env, chosen.job, chosen.version))
+    answers = [feature_items.row_wise(counting), feature_items.alone(counting)]
+    assert [answer.status for answer in answers] == ["fail", "fail"]
+    assert "halves of the rows have other features than the whole" in answers[0].evidence
+
+
+def test_a_notice_must_arrive(toy: Toy, subject: Subject) -> None:
+    with edited(toy, "train: {", "alerts: {channel: ops}\n\ntrain: {"):
+        chosen = choose(toy.env, JOB, NIGHT, None)
+    with receiving() as receiver, toy.with_settings(channels={"ops": receiver.url}) as reached:
+        asked = Subject(reached.env, chosen, subject.made)
+        arrived = operation_items.notice(asked)
+        receiver.status = 500
+        refused = operation_items.notice(asked)
+    assert (arrived.status, refused.status) == ("pass", "fail")
+    assert receiver.titles[0] == "toy: a trial notice"
+
+
+@pytest.mark.soak
+def test_the_command_ends_with_1_where_a_required_item_fails_and_writes_a_page(toy: Toy) -> None:
+    words = [str(NIGHTSHIFT), "readiness", JOB, "--day", NIGHT.key, "--json"]
+    done = subprocess.run(words, env=toy.variables, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert [item["id"] for item in told["items"]] == [item.id for item in RUBRIC]
+    assert all(item["fix"] for item in told["items"] if item["status"] == "fail")
+    failed = {item["id"] for item in told["items"] if item["status"] == "fail" and item["required"]}
+    assert failed == {"data-1", "alert-channel"}
+    page = Path(told["page"]).read_text(encoding="utf-8")
+    assert all(item.title in page for item in RUBRIC if "'" not in item.title)
+    assert "<script" not in page

@@ -45,8 +45,9 @@ def batches() -> Iterator[pa.RecordBatch]:
 @pytest.mark.parametrize("strange", strange_inputs(EXTRACT), ids=lambda strange: strange.name)
 def test_each_kind_differs_from_the_rows_and_is_the_same_again(strange: Strange) -> None:
     once, again = (pa.Table.from_batches(list(strange.change(batches()))) for _ in range(2))
-    assert once.equals(again)
-    assert not once.equals(pa.Table.from_batches(list(batches())))
+    untouched = pa.Table.from_batches(list(batches()))
+    # As text: NaN equals NaN there.
+    assert str(once.to_pydict()) == str(again.to_pydict()) != str(untouched.to_pydict())
 
 
 @pytest.mark.parametrize("name", ["nulls", "unseen categories", "extremely large numbers", "NaN"])
