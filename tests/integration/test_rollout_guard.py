@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner
 
-from pipeline import rollouts
+from pipeline import guardrails
 from pipeline.adapters import outcomes as stored
 from pipeline.cli.main import app
 from pipeline.outcomes import evaluate
@@ -162,7 +162,7 @@ def test_an_equal_canary_and_an_ab_test_of_a_worse_one_go_on(shop: Toy) -> None:
     for day in NIGHTS:
         shop.night(day)
     evaluate(shop.env, "toy")
-    found = rollouts.standing(shop.env, "toy")
+    found = guardrails.standing(shop.env, "toy")
     assert found is not None
     assert found.running
     assert found.comparison is not None
