@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from pipeline import rollouts
+from pipeline import guardrails
 from pipeline.adapters import ledger, metrics, registry, run_files, versions
 from pipeline.adapters.store import Store
 from pipeline.adapters.versions import ModelVersion
@@ -59,7 +59,7 @@ def monitor(env: Environment, run: Run) -> None:
             with env.engine.begin() as connection:
                 metrics.replace(connection, run, found)
             _alert(env, run, record)
-            rollouts.watch(env, ledger.as_run(record))
+            guardrails.watch(env, ledger.as_run(record))
         except Exception as error:
             _warn(env, run, error)
             raise

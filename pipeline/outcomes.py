@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from pipeline import rollouts
+from pipeline import guardrails
 from pipeline.adapters import outcomes as stored
 from pipeline.adapters import versions
 from pipeline.adapters.versions import ModelVersion
@@ -78,7 +78,7 @@ def evaluate(
     log.info("evaluated", job=job_name, days=len(mature), runs=runs, written=written, pruned=pruned)
     standing = _told(env, job) if written else ()
     if written:
-        rollouts.judge(env, job_name)
+        guardrails.judge(env, job_name)
     return Evaluated(len(mature), runs, written, len(wanted) - len(mature), pruned, standing)
 
 

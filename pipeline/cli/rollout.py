@@ -13,8 +13,8 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.environment import Environment
+    from pipeline.guardrails import Night, Standing
     from pipeline.lifecycle.rollout import Kind, Rollout
-    from pipeline.rollouts import Night, Standing
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def run_rollout_stop(env: Environment, job: str, asked: Asked, *, as_json: bool)
 
 def run_rollout_status(env: Environment, job: str, asked: Asked, *, as_json: bool) -> None:
     """Show how the newest rollout stands: its arms by night, and what they say together."""
-    from pipeline import rollouts
+    from pipeline import guardrails, rollouts
 
     asked.only("status")
-    found = rollouts.standing(env, job)
+    found = guardrails.standing(env, job)
     if found is None:
         emit(
             {"job": job, "rollout": None},

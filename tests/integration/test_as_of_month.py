@@ -71,7 +71,7 @@ def expected(first: int, days: Sequence[Partition], canary: int | None) -> dict[
 
 
 def at_the_changes() -> list[Partition]:
-    keys = ("01-20", "01-21", "01-23", "01-24", "01-25", "01-26", "01-27", "01-28", "01-31", "02-01")
+    keys = ("01-20", "01-21", "01-24", "01-26", "01-28", "02-01")
     return [Partition.parse(f"2024-{key}") for key in keys]
 
 
@@ -98,13 +98,11 @@ def test_a_whole_month_carries_what_was_live_then(toy: Toy, with_canary: bool) -
 
 
 def test_a_canary_of_who_was_promoted_ends_with_the_promotion(toy: Toy) -> None:
-    first = lived(toy)
+    lived(toy)
     toy.rollout("canary", 2, since=THIRD - timedelta(days=2), share=0.4)
-    days = [Partition.parse(f"2024-01-{day}") for day in (26, 27, 28)] + [Partition.parse("2024-02-01")]
-    found = replayed(toy, days)
-    assert [len(found[day.key]) for day in days] == [2, 2, 1, 1]
+    found = replayed(toy, [Partition.parse("2024-01-27"), Partition.parse("2024-01-28")])
+    assert found["2024-01-27"] == {("champion", 1), ("challenger", 2)}
     assert found["2024-01-28"] == {("champion", 2)}
-    assert first not in {version for answered in found.values() for _, version in answered}
 
 
 # At once

@@ -136,10 +136,13 @@ def broken(toy: Toy, how: str) -> int:
     return toy.register_like(2, queries=queries | {"history": history}, feature_version="f-other")
 
 
-FAULTS = ("artifact", "sha256", "predict", "history")
+def faults(*often: str) -> list[Any]:
+    """All ways to fail; those that are not tried `often` are for make soak."""
+    names = ("artifact", "sha256", "predict", "history")
+    return [name if name in often else pytest.param(name, marks=pytest.mark.soak) for name in names]
 
 
-@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("how", faults("artifact", "history"))
 def test_where_the_challenger_fails_the_champion_answers_its_rows_too(toy: Toy, how: str) -> None:
     toy.rollout("canary", broken(toy, how), share=0.3)
     record = toy.night()
@@ -201,7 +204,7 @@ def test_the_shadow_view_shows_the_current_run_alone(toy: Toy) -> None:
     assert shadow_rows(toy) == {}
 
 
-@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("how", faults("predict"))
 def test_a_shadow_that_fails_is_a_warning_and_no_failed_night(toy: Toy, how: str) -> None:
     toy.rollout("shadow", broken(toy, how))
     record = toy.night()

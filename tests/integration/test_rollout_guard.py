@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner
 
-from pipeline import rollouts
+from pipeline import guardrails
 from pipeline.adapters import outcomes as stored
 from pipeline.cli.main import app
 from pipeline.outcomes import evaluate
@@ -157,12 +157,13 @@ def test_a_canary_that_costs_more_is_stopped_by_its_outcomes_and_the_champion_re
     assert bold.night(NIGHTS[-1].next())["rollout_no"] is None
 
 
-def test_an_equal_canary_and_an_ab_test_of_a_worse_one_go_on(shop: Toy) -> None:
+@pytest.mark.soak
+def test_an_equal_canary_goes_on(shop: Toy) -> None:
     shop.rollout("canary", shop.register_like(1), share=0.5)
     for day in NIGHTS:
         shop.night(day)
     evaluate(shop.env, "toy")
-    found = rollouts.standing(shop.env, "toy")
+    found = guardrails.standing(shop.env, "toy")
     assert found is not None
     assert found.running
     assert found.comparison is not None
@@ -174,7 +175,8 @@ def test_an_equal_canary_and_an_ab_test_of_a_worse_one_go_on(shop: Toy) -> None:
     assert [row["rows"] for row in own] == [night.answered.champion_rows for night in found.nights]
 
 
-def test_arms_that_are_not_of_their_share_block_the_conclusion(bold: Toy) -> None:
+@pytest.mark.soak
+def test_an_ab_test_concludes_and_changes_nothing_and_uneven_arms_block_it(bold: Toy) -> None:
     bold.rollout("ab", never(bold), share=0.5)
     for day in NIGHTS:
         bold.night(day)
@@ -198,6 +200,7 @@ def test_the_command_starts_goes_on_and_stops(toy: Toy) -> None:
     assert command(toy, "status")["running"] is False
 
 
+@pytest.mark.soak
 def test_a_rollout_of_old_nights_is_judged_too(bold: Toy) -> None:
     """2013 is scored today: every night is judged in hindsight, and a bad canary is stopped all the same."""
     since = datetime(2024, 1, 21, tzinfo=UTC)
