@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from airflow.sdk import get_current_context
+from airflow.sdk import conf, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dags.asked import AskedTraining, approver, asked_training
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SUBJECT, BODY = "subject", "body"
 """The XComs that the question to an approver shows."""
+
+# Airflow may lie below a path of its own, behind a proxy.
+_ROOT = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
 
 
 def resolve(job: str) -> dict[str, Any]:
@@ -75,7 +79,10 @@ def refit(job: str, wanted: Mapping[str, Any], verdict: Mapping[str, Any]) -> di
             f"version {number}, which is version {accepted} fitted again on {given.first} to {given.newest}"
         )
     _tell(SUBJECT, f"{job}: make version {number} the champion?")
-    _tell(BODY, f"{told}\n\nTo be promoted: {fitted}; {_why(given)}.")
+    _tell(
+        BODY,
+        f"{told}\n\n[What the gate saw]({_ROOT}{verdict['page']}). To be promoted: {fitted}; {_why(given)}.",
+    )
     _tell(NOTE, f"{told}\nwaits for an approver: {fitted}")
     return {"version": number, "reason": f"gate verdict {verdict['verdict_no']} on version {accepted}"}
 
