@@ -223,8 +223,10 @@ def test_a_training_waits_for_its_approver_and_then_the_next_night_uses_the_new_
     page.wait_for_timeout(2000)  # an answer within the first moment would fail the task
     page.goto(f"{local.url}/required_actions")
     page.get_by_role("link", name=asks["subject"]).click()
-    picture(page, "approval")
     expect(page.get_by_text("better on average")).to_be_visible(timeout=30_000)
+    page.locator("#element_approved_by").click()
+    page.get_by_role("option", name="ana").click()
+    picture(page, "approval")
     page.get_by_test_id("hitl-option-Approve").click()
     ended = local.until_finished(dag_run, dag_id=TRAIN)
     states = {name: task["state"] for name, task in local.tasks(dag_run, TRAIN).items()}
