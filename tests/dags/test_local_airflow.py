@@ -213,6 +213,7 @@ def question(local: Local, dag_run: str) -> dict[str, Any] | None:
     return asked[0] if asked else None
 
 
+@pytest.mark.soak
 def test_a_training_waits_for_its_approver_and_then_the_next_night_uses_the_new_champion(
     local: Local, page: Page
 ) -> None:
@@ -236,6 +237,9 @@ def test_a_training_waits_for_its_approver_and_then_the_next_night_uses_the_new_
     assert f"version {champion['version']} is champion, approved by ana" in ended["note"]
     assert local.toy.night(NIGHT)["model_version"] == champion["version"]
     assert local.toy.version(champion["version"]).refit_of == champion["version"] - 1
+    verdict = "/nightshift/jobs/toy/verdicts/1"
+    assert (local.page(verdict).code, local.page(verdict, "viewer").code) == (401, 200)
+    assert local.page("/nightshift/jobs/toy/verdicts/99", "viewer").code == 404
 
 
 def test_the_stop_from_elsewhere_ends_it_well_and_leaves_no_process_behind(local: Local) -> None:
