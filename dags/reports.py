@@ -105,7 +105,7 @@ def of_run(job: ReadableJob, run_id: str, request: Request) -> str:
     return reporting.run_page_of(_environment(), _name(run_id), _links(request), job=job)
 
 
-@app.get("/jobs/{job}/verdicts/{number}")
+@app.get("/jobs/{job}/verdicts/{number:int}")
 def of_verdict(job: ReadableJob, number: int, request: Request) -> str:
     """What the gate said of a challenger of that job."""
     from pipeline import reporting
