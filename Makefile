@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring fmt clean
+.PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring bench-gate fmt clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -50,6 +50,9 @@ bench: .venv/.installed  ## one night against a plain script, interleaved: make 
 bench-monitoring: .venv/.installed  ## planted faults against the usual rules: make bench-monitoring ARGS="--half tuning"
 	@$(BIN)/nightshift demo --json > /dev/null
 	@PYTHONPATH=tests $(BIN)/python -m bench.monitoring $(ARGS)
+
+bench-gate: .venv/.installed  ## planted challengers: what the gate says of each: make bench-gate ARGS="--runs 1000 --json"
+	@PYTHONPATH=tests $(BIN)/python -m bench.gate $(ARGS)
 
 fmt: .venv/.installed  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

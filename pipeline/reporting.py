@@ -64,7 +64,7 @@ def verdict_page(env: Environment, job: str, number: int, links: Links = NO_LINK
 
 def write_verdict(env: Environment, job: str, number: int) -> UPath:
     """Write the page of a verdict; returns where it is."""
-    page = _verdict_file(env.store.root / "reports" / job, number)
+    page = env.store.root / "reports" / job / _VERDICT.format(number)
     _write(env, page, verdict_page(env, job, number, _file_links("../", job, {})))
     return page
 
@@ -82,8 +82,9 @@ def write_report(env: Environment, job: str, day: Partition | None = None) -> UP
     shown = {each.day.isoformat(): each.run_id for each in days if each.run_id}
     wanted = _with_the_one_before(day.key, shown) if day else list(shown)[-_WRITTEN_DAYS:]
     there = {path.parent.name.removeprefix(f"{COLUMN}=") for path in folder.glob(f"*/{_RUN}")}
+    judged = {path.name for path in folder.glob(_VERDICT.format("*"))}
     linked = {key: run_id for key, run_id in shown.items() if key in there.union(wanted)}
-    below, beside = _file_links("../../", job, linked), _file_links("../", job, linked)
+    below, beside = (_file_links(up, job, linked, judged) for up in ("../../", "../"))
     for key in wanted:
         _write(env, _day_file(folder, key), run_page(env, job, Partition.parse(key), below))
     _write(env, folder / _DICTIONARY, dictionary_page(env, job, beside))
@@ -102,17 +103,19 @@ def _day_file(folder: UPath, key: str) -> UPath:
     return folder / f"{COLUMN}={key}" / _RUN
 
 
-def _verdict_file(folder: UPath, number: int) -> UPath:
-    return folder / _VERDICT.format(number)
+def _file_links(up: str, job: str, shown: Mapping[str, str], judged: Collection[str] = ()) -> Links:
+    """Links of a job's page that lies so far below the top.
 
-
-def _file_links(up: str, job: str, shown: Mapping[str, str]) -> Links:
-    """Links of a job's page that lies so far below the top; `shown` tells which run each day's page is of."""
+    `shown` tells which run each day's page is of, `judged` which pages of verdicts are there.
+    """
     return Links(
         jobs=f"{up}{_INDEX}",
         job=lambda name: f"{up}{name}/{_INDEX}" if name == job else None,
         dictionary=lambda name: f"{up}{name}/{_DICTIONARY}" if name == job else None,
         run=lambda _, run_id, key: f"{up}{job}/{COLUMN}={key}/{_RUN}" if shown.get(key) == run_id else None,
+        verdict=lambda _, number: (
+            f"{up}{job}/{name}" if (name := _VERDICT.format(number)) in judged else None
+        ),
     )
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 import sqlalchemy as sa
 import structlog
 
-from pipeline.adapters import models, versions
+from pipeline.adapters import models, verdict_book, versions
 from pipeline.adapters.registry import Lineage, Registry
+from pipeline.adapters.verdict_book import Recorded
 from pipeline.adapters.versions import ModelVersion
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
@@ -203,24 +204,42 @@ def promote(
     effective_from: datetime | None = None,
     actor: str | None = None,
 ) -> tuple[Promotion, list[str]]:
-    """Make a version the champion; the promotion, and warnings where MLflow could not follow.
+    """Make a version the champion; the promotion, and warnings.
 
+    They tell that the gate has not accepted a version that replaces another, and where MLflow did not follow.
     `actor` is who asks for it, the system's user when unset.
     """
     job = load_job(env.project, job_name)
     decide.check_approver(approved_by, job.declaration.owners.approvers)
     with env.engine.begin() as connection:
         versions.lock(connection, job.name)
+        before = versions.promotion_history(connection, job.name)
+        promoted = versions.version(connection, job.name, number)
         promotion = _record(
             connection,
-            versions.version(connection, job.name, number),
+            promoted,
             kind="promote",
             actor=actor or getpass.getuser(),
             approved_by=approved_by,
             reason=reason,
             effective_from=effective_from or datetime.now(UTC),
         )
-    return promotion, _mirror(env, job.name)
+        # The gate has judged what a refit was made of.
+        judged = promoted.refit_of or number
+        said = verdict_book.newest(connection, job.name, judged)
+    unjudged = _unaccepted(job.name, judged, said) if before else []
+    return promotion, [*unjudged, *_mirror(env, job.name)]
+
+
+def _unaccepted(job: str, number: int, said: Recorded | None) -> list[str]:
+    """What an approver should know of a version that the gate has not accepted."""
+    if said is None:
+        return [f"the gate was never asked about version {number}: nightshift gate {job} {number}"]
+    if said.outcome == "accept":
+        return []
+    checks = ", ".join(one.check.replace("_", " ") for one in said.reasons if one.outcome != "accept")
+    told = "refused it" if said.outcome == "refuse" else "had not enough evidence"
+    return [f"the gate's newest verdict on version {number}, number {said.verdict_no}, {told}: {checks}"]
 
 
 def rollback(

@@ -213,26 +213,29 @@ def slice_lines(evidence: Evidence, settings: Gate) -> list[SliceLine]:
 def _quality(evidence: Evidence, settings: Gate) -> Reason:
     if not evidence.nights:
         return Reason("quality", "not_enough_evidence", "No night was replayed with labels.")
-    bounds = running_bounds(evidence, settings)[-1]
+    parts = [one.whole for one in evidence.nights]
+    bounds = mean_bounds(_differences(parts), settings.error, settings.nights)
     loss = whole_loss(evidence)
     size = abs(loss.champion)
     wanted, most = -settings.gain * size, settings.margin * size
     told = (
-        f"Over {bounds.nights} nights the challenger's {evidence.loss} is {loss.challenger:,.4g} and the "
-        f"champion's {loss.champion:,.4g}, a difference of {_signed(bounds.mean, size)}; the true one lies "
-        f"{_between(bounds, size)}, with an error of {settings.error:.0%}."
+        f"Over {bounds.nights} nights the challenger's {evidence.loss} is {_number(loss.challenger)} and "
+        f"the champion's {_number(loss.champion)}, a difference of {_signed(bounds.mean, size)}; the true "
+        f"one lies {_between(bounds, size)}, with an error of {settings.error:.0%}."
     )
     if bounds.lower > wanted:
-        return Reason("quality", "refuse", f"{told} It is shown to be worse than it must be.")
+        return Reason("quality", "refuse", f"{told} It is shown to be worse{_than(settings)}.")
     if bounds.mean > wanted and bounds.nights >= settings.nights:
         return Reason(
-            "quality", "refuse", f"{told} It is not better over the {settings.nights} nights asked for."
+            "quality",
+            "refuse",
+            f"{told} It is not better{_than(settings)} over the {settings.nights} nights asked for.",
         )
     if bounds.mean <= wanted and bounds.upper <= most:
         return Reason(
             "quality",
             "accept",
-            f"{told} It is better on average, and worse by {settings.margin:.1%} at most.",
+            f"{told} It is better on average, and at most {settings.margin:.1%} worse.",
         )
     missing = (
         f"It may still be worse by more than {settings.margin:.1%}."
@@ -240,6 +243,11 @@ def _quality(evidence: Evidence, settings: Gate) -> Reason:
         else f"It is not better so far; {settings.nights} nights are asked for."
     )
     return Reason("quality", "not_enough_evidence", f"{told} {missing}")
+
+
+def _than(settings: Gate) -> str:
+    """Than what, where it is not the champion alone."""
+    return f" than the gain of {settings.gain:+.1%} asks for" if settings.gain else ""
 
 
 def _slices(evidence: Evidence, settings: Gate) -> Reason:
@@ -256,16 +264,12 @@ def _slices(evidence: Evidence, settings: Gate) -> Reason:
         if bounds.lower > 0 and bounds.mean > settings.slice_margin * abs(line.loss.champion)
     ]
     few = len(lines) - len(judged)
-    unjudged = f"; {few} others have fewer than {settings.slice_rows:,} rows" if few else ""
-    if worse:
-        told = (
-            f"{len(worse)} of {len(judged)} slices are worse by more than {settings.slice_margin:.1%}, and "
-            f"beyond chance: {', '.join(worse)}{unjudged}."
-        )
-        return Reason("slices", "refuse", told)
-    limit = f"{settings.slice_margin:.1%}"
-    told = f"None of {len(judged)} slices is worse by more than {limit}, and beyond chance{unjudged}."
-    return Reason("slices", "accept", told)
+    unjudged = f"; with fewer than {settings.slice_rows:,} rows and not judged: {few}" if few else ""
+    told = (
+        f"Worse by more than {settings.slice_margin:.1%} and beyond chance: {len(worse) or 'none'} of "
+        f"{len(judged)}{''.join(f', {one}' for one in worse)}{unjudged}."
+    )
+    return Reason("slices", "refuse" if worse else "accept", told)
 
 
 def _calibration(evidence: Evidence, settings: Gate) -> Reason:
@@ -294,13 +298,10 @@ def _tested(evidence: Evidence, check: str, allowed: float) -> Reason:
     broken = [test for test in tests if test.broken > allowed * test.rows]
     if not tests:
         return Reason(check, "accept", "Nothing is declared to be tested.")
-    if broken:
-        told = "; ".join(f"{test.name}: {test.broken:,} of {test.rows:,} rows" for test in broken)
-        limit = f" (allowed: {allowed:.1%})" if allowed else ""
-        return Reason(check, "refuse", f"{len(broken)} of {len(tests)} tests are broken{limit}: {told}.")
-    return Reason(
-        check, "accept", f"All {len(tests)} tests hold on {sum(test.rows for test in tests):,} rows."
-    )
+    limit = f" by more than {allowed:.1%} of the rows" if allowed else ""
+    named = ", ".join(f"{test.name} ({test.broken:,} of {test.rows:,} rows)" for test in broken)
+    told = f"Tests broken{limit}: {len(broken) or 'none'} of {len(tests)}{', ' + named if broken else ''}."
+    return Reason(check, "refuse" if broken else "accept", told)
 
 
 def _ratio(check: str, unit: str, used: Pair, most: float) -> Reason:
@@ -331,7 +332,11 @@ def _pooled(parts: Sequence[Part]) -> Pair:
 
 def _signed(difference: float, size: float) -> str:
     share = f" ({difference / size:+.1%})" if size else ""
-    return f"{difference:+,.4g}{share}"
+    return f"{_number(difference, '+')}{share}"
+
+
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
 
 
 def _between(bounds: Bounds, size: float) -> str:

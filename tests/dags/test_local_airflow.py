@@ -15,6 +15,7 @@ from support.local_airflow import DAG, FINISHED, Local, Refused, running, until
 from support.toy import NIGHT, Template
 
 from pipeline.cli.airflow import LocalAirflow
+from pipeline.gate import judge
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -141,10 +142,11 @@ def pages(local: Local) -> list[str]:
     """The path of every kind of report page."""
     run = local.toy.last_run()
     dag_run = quote(local.dag_runs()[0]["dag_run_id"], safe="")
+    verdict = judge(local.toy.env, "toy", 2, span=(NIGHT, NIGHT))
     job = "/nightshift/jobs/toy"
     return [
         "/nightshift/jobs", job, f"{job}/dictionary", f"{job}/days/{DAYS[0]}", f"{job}/runs/{run['run_id']}",
-        f"/nightshift/dags/{DAG}/runs/{dag_run}",
+        f"/nightshift/dags/{DAG}/runs/{dag_run}", f"{job}/verdicts/{verdict.verdict_no}",
     ]  # fmt: skip
 
 

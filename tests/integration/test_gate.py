@@ -15,7 +15,7 @@ from support.reports import PageReader
 from support.toy import JOB, quiet_mlflow
 from typer.testing import CliRunner
 
-from pipeline import reporting
+from pipeline import reporting, training
 from pipeline.adapters import verdict_book
 from pipeline.cli.main import app
 from pipeline.errors import FatalError, UsageError
@@ -159,9 +159,18 @@ def test_a_challenger_whose_features_fail_on_real_rows_is_refused(toy: Toy) -> N
     made = judged(toy, broken, span=SHORT)
     assert made.verdict.outcome == "refuse"
     assert (
-        "scores of 2024-01-26: 200 of 200 rows"
+        "scores of 2024-01-26 (200 of 200 rows)"
         in {r.check: r.evidence for r in made.verdict.reasons}["robustness"]
     )
+
+
+def test_features_that_depend_on_the_other_rows_break_the_golden_rows(toy: Toy) -> None:
+    amount = '"amount": rows["amount"],'
+    leaning = toy.own_features(amount, '"amount": rows["amount"] - rows["amount"].mean(),')
+    made = judged(toy, leaning, span=SHORT)
+    told = {reason.check: reason for reason in made.verdict.reasons}["golden_rows"]
+    assert told.outcome == "refuse"
+    assert "one row alone and all together (20 of 20 rows)" in told.evidence
 
 
 def test_declared_behaviour_is_tested_on_real_rows(toy: Toy) -> None:
@@ -173,7 +182,7 @@ def test_declared_behaviour_is_tested_on_real_rows(toy: Toy) -> None:
     told = {reason.check: reason.evidence for reason in judged(toy, 2, span=SHORT).verdict.reasons}[
         "behaviour"
     ]
-    assert "sold_share_7d falling: 200 of 200 rows" in told
+    assert "sold_share_7d falling (200 of 200 rows)" in told
     assert "kind invariant" in told
     assert "amount rising" not in told
 
@@ -213,3 +222,32 @@ def test_the_page_of_another_jobs_verdict_is_not_shown(toy: Toy) -> None:
     assert "toy version 2" in PageReader(reporting.verdict_page(toy.env, JOB, made.verdict_no)).text
     with pytest.raises(UsageError, match="there is none of that number"):
         reporting.verdict_page(toy.env, "other", made.verdict_no)
+
+
+def promoted(toy: Toy, number: int) -> list[str]:
+    """The warnings of a promotion."""
+    with quiet_mlflow():
+        return training.promote(toy.env, JOB, number, approved_by="ana", reason="a test")[1]
+
+
+def test_whoever_promotes_what_the_gate_has_not_accepted_is_warned(toy: Toy) -> None:
+    assert promoted(toy, 2) == ["the gate was never asked about version 2: nightshift gate toy 2"]
+    made = judged(toy, 2, champion=1, span=SHORT)
+    (warning,) = promoted(toy, 2)
+    assert warning.startswith(
+        f"the gate's newest verdict on version 2, number {made.verdict_no}, had not enough"
+    )
+    toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 3, gain: 0.01}\ntrain: {")
+    judged(toy, 2, champion=1, span=SHORT)
+    (warning,) = promoted(toy, 2)
+    assert "refused it: quality" in warning
+    toy.edit("dags/toy.yaml", "gate: {nights: 3, gain: 0.01}", "gate: {nights: 8}")
+    judged(toy, 1, champion=2)
+    assert promoted(toy, 1) == []
+
+
+def test_the_index_of_the_job_links_to_the_page_of_a_verdict(toy: Toy) -> None:
+    made = judged(toy, 2, span=SHORT)
+    index = Path(reporting.write_report(toy.env, JOB).path)
+    assert f'href="../toy/verdict-{made.verdict_no}.html"' in index.read_text(encoding="utf-8")
+    assert (index.parent / f"verdict-{made.verdict_no}.html").is_file()

@@ -14,6 +14,7 @@ from support.toy import JOB, NIGHT, Template, Toy
 
 from pipeline import reporting
 from pipeline.adapters.migrate import migrate
+from pipeline.gate import judge
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +47,7 @@ def reporter_url(toy: Toy, toy_template: Template) -> Iterator[str]:
 def test_the_reporter_reads_all_that_pages_show(toy: Toy, reporter_url: str) -> None:
     toy.execute("update source.toy set amount = 'NaN' where id = 7 and day = %s", NIGHT.day)
     run_id = toy.night()["run_id"]
+    judged = judge(toy.env, JOB, 2, span=(NIGHT, NIGHT))
     with toy.with_settings(warehouse_url=SecretStr(reporter_url), registry_url=None) as reader:
         env = reader.env
         for html in (
@@ -55,6 +57,7 @@ def test_the_reporter_reads_all_that_pages_show(toy: Toy, reporter_url: str) -> 
             reporting.job_page(env, JOB),
             reporting.dictionary_page(env, JOB),
             reporting.jobs_page(env),
+            reporting.verdict_page(env, JOB, judged.verdict_no),
         ):
             assert "<h1" in html
         assert JOB in reporting.jobs_page(env, only={JOB})

@@ -16,6 +16,7 @@ from pipeline.adapters import models
 from pipeline.adapters.registry import fetch
 from pipeline.adapters.store import sha256_of
 from pipeline.adapters.versions import ModelVersion
+from pipeline.gate import judge
 from pipeline.partition import Partition, between
 
 pytestmark = pytest.mark.integration
@@ -61,6 +62,20 @@ def test_a_version_tells_what_made_it(toy: Toy) -> None:
     assert (made.refit_of, made.challenger_of) == (2, 1)
     assert toy.version(1).environment_sha256 is None
     assert training.registry_of(toy.env).alias(JOB, "challenger") == made.version
+
+
+def test_a_refit_of_what_the_gate_has_accepted_is_promoted_without_a_warning_of_the_gate(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8, latency_ratio: 100}\ntrain: {")
+    refit = toy.register_like(1, refit_of=1)
+
+    def warned() -> list[str]:
+        with quiet_mlflow():
+            _, warnings = training.promote(toy.env, JOB, refit, approved_by="ana", reason="a test", actor="x")
+        return [warning for warning in warnings if "gate" in warning]
+
+    assert warned() == ["the gate was never asked about version 1: nightshift gate toy 1"]
+    assert judge(toy.env, JOB, 1, champion=2).verdict.outcome == "accept"
+    assert warned() == []
 
 
 def test_what_a_table_held_on_the_night_is_learned_from_although_it_was_overwritten(toy: Toy) -> None:

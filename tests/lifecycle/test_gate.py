@@ -186,7 +186,7 @@ def test_a_slice_with_too_few_rows_is_not_judged_but_told() -> None:
     held = nights(slices={("shop", "tiny"): (10, 500.0), ("shop", "big"): (900, 0.0)})
     verdict = decide(evidence(nights=held), SETTINGS)
     assert reason(verdict, "slices").outcome == "accept"
-    assert "1 others have fewer than 1,000 rows" in reason(verdict, "slices").evidence
+    assert "with fewer than 1,000 rows and not judged: 1." in reason(verdict, "slices").evidence
     assert said("slices", nights=nights(slices={("shop", "tiny"): (10, 500.0)})) == "not_enough_evidence"
 
 
@@ -226,8 +226,7 @@ def test_a_broken_test_refuses_and_is_named(check: Any) -> None:
     tests = [Probe(check, "good", 100, 0), Probe(check, "bad one", 100, 1)]
     verdict = decide(evidence(tests=tests), SETTINGS)
     assert verdict.outcome == "refuse"
-    assert "1 of 2 tests are broken" in reason(verdict, check).evidence
-    assert "bad one: 1 of 100 rows" in reason(verdict, check).evidence
+    assert "1 of 2, bad one (1 of 100 rows)." in reason(verdict, check).evidence
 
 
 def test_declared_behaviour_may_be_broken_by_the_allowed_share_and_nothing_else_may() -> None:

@@ -18,7 +18,7 @@ from pipeline.monitoring.report.axes import figure, nice_ticks, tick_text
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.lines import Series, line_chart
 from pipeline.monitoring.report.links import NO_LINKS, Links
-from pipeline.monitoring.report.render import dictionary_html, job_html, jobs_html, run_html
+from pipeline.monitoring.report.render import dictionary_html, job_html, jobs_html, run_html, verdict_html
 from pipeline.monitoring.report.values import Scores
 
 KB = 1000
@@ -27,6 +27,7 @@ LINKS = Links(
     job=lambda name: f"{name}.html",
     dictionary=lambda name: f"{name}-dictionary.html",
     run=lambda job, run_id, day: f"{job}-{run_id}-{day}.html",
+    verdict=lambda job, number: f"{job}-verdict-{number}.html",
 )
 HOSTILE = (
     '"><script>alert(1)</script>',
@@ -60,13 +61,18 @@ def shown_jobs(text: str | None) -> str:
     return jobs_html(lines if text is None else built.with_texts(lines, text), LINKS)
 
 
+def shown_verdict(text: str | None) -> str:
+    page = built.verdict_page()
+    return verdict_html(page if text is None else built.with_texts(page, text), LINKS)
+
+
 def shown_dictionary(text: str | None) -> str:
     page = built.dictionary()
     return dictionary_html(page if text is None else built.with_texts(page, text), LINKS)
 
 
 every_page = pytest.mark.parametrize(
-    "page", [shown_run, shown_failure, shown_job, shown_jobs, shown_dictionary]
+    "page", [shown_run, shown_failure, shown_job, shown_jobs, shown_verdict, shown_dictionary]
 )
 
 
@@ -98,6 +104,46 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
     (shown,) = re.findall(r"<pre>so: (.*?) end</pre>", html, flags=re.DOTALL)
     escaped = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"}
     assert shown == "".join(escaped.get(letter, letter) for letter in text)
+
+
+def test_the_page_of_a_verdict_tells_each_reason_and_what_it_rests_on() -> None:
+    text = PageReader(shown_verdict(None)).text
+    assert "Refused: version 3 against champion 1, on 28 nights, by slices, declared behaviour." in text
+    assert "Worse by more than 10.0% and beyond chance: 1 of 2, shop bad (" in text
+    assert "price falling 1,000 3" in text
+    assert "The champion was trained on 2 of these nights" in text
+    assert "2024-12-01 EmptyPartition: the partition must have rows" in text
+    assert "tiny +42.6 % not judged" in text
+
+
+def test_the_band_of_a_verdict_is_drawn_where_bounds_say_something() -> None:
+    html = shown_verdict(None)
+    assert html.count('class="band dashed"') == 1
+    assert 'class="band' not in verdict_html(built.verdict_page(5), LINKS)
+
+
+def test_the_worst_slices_stand_first_and_are_marked() -> None:
+    html = shown_verdict(None)
+    assert [name for name in ("bad", "good", "tiny") if f'<td class="wrap">{name}</td>' in html] == sorted(
+        ("bad", "good", "tiny"), key=lambda name: html.index(f'<td class="wrap">{name}</td>')
+    )
+    assert html.count('class="worse"') == 1
+
+
+def test_a_verdict_without_any_night_has_a_page() -> None:
+    text = PageReader(verdict_html(built.verdict_page(1, **no_night()), LINKS)).text
+    assert "No night was answered by both" in text
+
+
+def no_night() -> dict[str, object]:
+    facts = built.verdict_page(1).verdict
+    bare = dict(facts.figures) | {"nights": [], "slices": [], "tests": []}
+    return {"verdict": replace(facts, figures=bare)}
+
+
+def test_the_jobs_index_links_to_its_verdicts() -> None:
+    hrefs = {value for name, value in PageReader(shown_job(None)).attributes if name == "href"}
+    assert "toy-verdict-7.html" in hrefs
 
 
 def test_a_year_of_nights_stays_under_500_kb() -> None:

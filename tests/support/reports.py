@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from html.parser import HTMLParser
 from typing import Any, TypeVar
 
+from pipeline.job import Gate
+from pipeline.lifecycle.gate import Evidence, Pair, Part, Probe, decide, figures
+from pipeline.lifecycle.gate import Night as JudgedNight
 from pipeline.monitoring.metrics import Baseline, Metric
 from pipeline.monitoring.report.facts import (
     AlertFacts,
@@ -21,9 +26,19 @@ from pipeline.monitoring.report.facts import (
     SourceFacts,
     Status,
     TableFacts,
+    VerdictFacts,
     VersionFacts,
 )
-from pipeline.monitoring.report.values import Day, DictionaryPage, JobLine, JobPage, Night, RunPage, Scores
+from pipeline.monitoring.report.values import (
+    Day,
+    DictionaryPage,
+    JobLine,
+    JobPage,
+    Night,
+    RunPage,
+    Scores,
+    VerdictPage,
+)
 
 T = TypeVar("T")
 
@@ -253,6 +268,7 @@ def job_page(count: int = 366, **changed: Any) -> JobPage:
         versions=(VERSION,),
         promotions=(PROMOTION,),
         alerts=(ALERT,),
+        verdicts=(verdict_page().verdict,),
     )
     return dataclasses.replace(page, **changed)
 
@@ -271,8 +287,69 @@ def dictionary() -> DictionaryPage:
     return DictionaryPage(JOB, DECLARED, (TableFacts("predictions.toy", "A toy.", columns),))
 
 
+def verdict_page(count: int = 28, **changed: Any) -> VerdictPage:
+    """The page of a challenger that is refused: better on average, bad on one shop, one broken test."""
+    days = days_to(count)
+    held = Evidence(
+        loss="cost in EUR per 1,000 rows",
+        output="probability",
+        nights=[_judged_night(day, number) for number, day in enumerate(days)],
+        tests=[
+            Probe("behaviour", "price falling", 1000, 3),
+            Probe("golden_rows", "served and replayed", 20, 0),
+        ],
+        cpu_seconds=Pair(0.010, 0.012),
+        memory_mb=Pair(40.0, 41.0),
+    )
+    settings = Gate()
+    verdict = decide(held, settings)
+    known = {
+        "left_out": {"2024-12-01": "EmptyPartition: the partition must have rows; got none"},
+        "champion_has_seen": 2,
+        "champion_trained_to": "2024-12-05",
+        "challenger_trained_to": "2024-12-03",
+    }
+    facts = VerdictFacts(
+        verdict_no=7,
+        job="toy",
+        challenger=3,
+        champion=1,
+        first_day=days[0],
+        last_day=days[-1],
+        nights=count,
+        labels_as_of=AT,
+        outcome=verdict.outcome,
+        reasons=[dataclasses.asdict(reason) for reason in verdict.reasons],
+        figures=json.loads(json.dumps(figures(held, settings) | known)),
+        settings=settings.model_dump(mode="json"),
+        judged_at=AT,
+        actor="ana",
+        challenger_sha256="3" * 64,
+        champion_sha256="1" * 64,
+    )
+    return dataclasses.replace(VerdictPage(JOB, facts, (PROMOTION,)), **changed)
+
+
+def _judged_night(day: date, number: int) -> JudgedNight:
+    champion = 700.0 + 80 * math.sin(number)
+    noise = 25 * math.cos(7.0 * number)
+    return JudgedNight(
+        day=day,
+        label=0.2,
+        score=Pair(0.21, 0.22),
+        whole=Part(1000, Pair(champion, champion - 30 + noise)),
+        slices={
+            ("shop", "good"): Part(700, Pair(champion, champion - 60 + noise)),
+            ("shop", "bad"): Part(200, Pair(champion, champion + 160 + 2 * noise)),
+            ("shop", "tiny"): Part(3, Pair(champion, champion + 300)),
+        },
+        metrics={"auc": Pair(0.7, 0.72)},
+    )
+
+
 _FIXED = {
-    "status", "last_status", "timezone", "output", "severity", "part", "metric", "baseline", "slice_column",
+    "status", "outcome", "check", "day", "last_status", "timezone", "output",
+    "severity", "part", "metric", "baseline", "slice_column",
     "arm", "state",
 }  # fmt: skip
 """Fields whose values are ours: the schema or a type allows no others, or they are looked up."""

@@ -119,6 +119,7 @@ def _templates() -> Environment:
         headline=wording.headline,
         verdict_headline=wording.verdict_headline,
         outcome_words=wording.OUTCOME,
+        checked_words=wording.CHECKED,
         check_words=wording.CHECK,
         status_words=wording.STATUS,
         status_signs=wording.SIGN,

@@ -29,6 +29,10 @@ SIGN: Mapping[Status, str] = {
 OUTCOME: Mapping[str, str] = {
     "accept": "✓ accepted", "refuse": "× refused", "not_enough_evidence": "… not enough evidence",
 }  # fmt: skip
+CHECKED: Mapping[str, str] = {
+    "accept": "✓ holds", "refuse": "× refuses", "not_enough_evidence": "… not enough",
+}  # fmt: skip
+"""The same of one check."""
 CHECK: Mapping[str, str] = {
     "quality": "Quality and cost",
     "slices": "Slices",
@@ -55,7 +59,10 @@ def share(value: float | None) -> str:
 
 def change(value: float | None) -> str:
     """A relative difference in percent, with its sign."""
-    return UNKNOWN if value is None else f"{100 * value:+.1f} %".replace("-", "−")
+    if value is None:
+        return UNKNOWN
+    shown = f"{100 * value:+.1f} %"
+    return "0.0 %" if shown[1:] == "0.0 %" else shown.replace("-", "−")
 
 
 def part_of(part: int | None, whole: int | None) -> str:
