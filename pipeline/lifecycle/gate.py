@@ -221,7 +221,7 @@ def _quality(evidence: Evidence, settings: Gate) -> Reason:
     told = (
         f"Over {bounds.nights} nights the challenger's {evidence.loss} is {_number(loss.challenger)} and "
         f"the champion's {_number(loss.champion)}, a difference of {_signed(bounds.mean, size)}; the true "
-        f"one lies {_between(bounds, size)}, with an error of {settings.error:.0%}."
+        f"one lies {_between(bounds, size, settings.error)}."
     )
     if bounds.lower > wanted:
         return Reason("quality", "refuse", f"{told} It is shown to be worse{_than(settings)}.")
@@ -339,10 +339,12 @@ def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
 
 
-def _between(bounds: Bounds, size: float) -> str:
+def _between(bounds: Bounds, size: float, error: float) -> str:
     if math.isinf(bounds.upper):
         return "anywhere: the nights are too few to bound it"
-    return f"from {_signed(bounds.lower, size)} to {_signed(bounds.upper, size)}"
+    return (
+        f"from {_signed(bounds.lower, size)} to {_signed(bounds.upper, size)}, with an error of {error:.0%}"
+    )
 
 
 def figures(evidence: Evidence, settings: Gate) -> dict[str, Any]:
