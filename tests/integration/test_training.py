@@ -18,6 +18,7 @@ from pipeline.adapters.store import sha256_of
 from pipeline.adapters.versions import ModelVersion
 from pipeline.gate import judge
 from pipeline.partition import Partition, between
+from pipeline.replay import Replayed, replay, tree_code
 
 pytestmark = pytest.mark.integration
 
@@ -79,13 +80,14 @@ def test_a_refit_of_what_the_gate_has_accepted_is_promoted_without_a_warning_of_
 
 
 def test_what_a_table_held_on_the_night_is_learned_from_although_it_was_overwritten(toy: Toy) -> None:
-    toy.edit(
-        "dags/toy.yaml", "{table: source.toy, known_at: known_at}", "{table: source.toy, overwritten: true}"
-    )
-    seen = trained(toy)
+    known = "{table: source.toy, known_at: known_at}"
+    toy.edit("dags/toy.yaml", known, "{table: source.toy, overwritten: true}")
+    before = replayed(toy)
     toy.night(SCORED)
     toy.execute("update source.toy set amount = 0 where day = %s", SCORED.day)
-    assert trained(toy).data_fingerprint == seen.data_fingerprint
+    assert replayed(toy).fingerprint == before.fingerprint
+    toy.execute("update nightshift.runs set snapshot_fingerprint = null")
+    assert replayed(toy).fingerprint != before.fingerprint
 
 
 ASKED_OTHERWISE = [
@@ -115,9 +117,13 @@ def test_the_run_that_read_its_day_in_time_goes_before_a_newer_one(toy: Toy) -> 
 
 
 def reused(toy: Toy) -> list[str]:
-    """The runs whose snapshots a replay of the scored day reads."""
-    from pipeline.replay import replay, tree_code
+    """The run whose snapshot a replay of the scored day reads, if any."""
+    run = replayed(toy).reused
+    return [run] if run else []
 
+
+def replayed(toy: Toy) -> Replayed:
+    """The scored day as a training reads it."""
     job = toy.job()
-    nights = replay(toy.env, job, tree_code(toy.env, job), [SCORED], CHAMPION_SINCE)
-    return [night.reused for night in nights if night.reused]
+    (night,) = replay(toy.env, job, tree_code(toy.env, job), [SCORED], CHAMPION_SINCE)
+    return night
