@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring bench-rollout \
-	fmt clean
+.PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring bench-gate \
+	bench-rollout fmt clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -54,6 +54,9 @@ bench-monitoring: .venv/.installed  ## planted faults against the usual rules: m
 
 bench-rollout: .venv/.installed  ## A/A tests and planted bad canaries, simulated: make bench-rollout ARGS="--tests 2000"
 	@PYTHONPATH=tests $(BIN)/python -m bench.rollout $(ARGS)
+
+bench-gate: .venv/.installed  ## planted challengers: what the gate says of each: make bench-gate ARGS="--runs 1000 --json"
+	@PYTHONPATH=tests $(BIN)/python -m bench.gate $(ARGS)
 
 fmt: .venv/.installed  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -105,7 +105,7 @@ def of_run(job: ReadableJob, run_id: str, request: Request) -> str:
     return reporting.run_page_of(_environment(), _name(run_id), _links(request), job=job)
 
 
-@app.get("/jobs/{job}/verdicts/{number}")
+@app.get("/jobs/{job}/verdicts/{number:int}")
 def of_verdict(job: ReadableJob, number: int, request: Request) -> str:
     """What the gate said of a challenger of that job."""
     from pipeline import reporting
@@ -150,7 +150,6 @@ def _links(request: Request) -> Links:
         jobs=top,
         job=lambda name: f"{top}/{quote(name)}",
         dictionary=lambda name: f"{top}/{quote(name)}/dictionary",
-        verdict=lambda name, number: f"{top}/{quote(name)}/verdicts/{number}",
         run=lambda name, run_id, _: f"{top}/{quote(name)}/runs/{quote(run_id)}",
     )
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from airflow.sdk import get_current_context
+from airflow.sdk import conf, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dags.asked import AskedTraining, approver, asked_training
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SUBJECT, BODY = "subject", "body"
 """The XComs that the question to an approver shows."""
+
+# Airflow may lie below a path of its own, behind a proxy.
+_ROOT = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
 
 
 def resolve(job: str) -> dict[str, Any]:
@@ -58,25 +62,24 @@ def gate(job: str, wanted: Mapping[str, Any], version: int) -> dict[str, Any]:
         "page": f"/nightshift/jobs/{job}/verdicts/{judged.verdict_no}",
         "reasons": [_line(reason) for reason in judged.verdict.reasons],
     }
-    _tell(NOTE, _told(job, verdict))
+    _tell(NOTE, _noted(job, verdict))
     return verdict
 
 
 def refit(job: str, wanted: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
     """Fit what was accepted again, on all nights, unless declared otherwise; what is to be approved."""
-    told = _told(job, verdict)
     if verdict["outcome"] != "accept":
-        raise AirflowSkipException(told)
+        raise AirflowSkipException(_told(job, verdict))
     given, accepted = AskedTraining(**wanted), verdict["version"]
-    number, fitted = accepted, f"version {accepted} as it was judged"
+    number, how = accepted, "as it was judged"
     if job_of(job).declaration.train.refit:
         number = _trained(job, given, given.newest, accepted)
-        fitted = (
-            f"version {number}, which is version {accepted} fitted again on {given.first} to {given.newest}"
-        )
+        how = f"which is version {accepted} fitted again on {given.first} to {given.newest}"
+    fitted = f"To be promoted: version {number}, {how}"
+    link = f"[What the gate saw]({_ROOT}{verdict['page']})."
     _tell(SUBJECT, f"{job}: make version {number} the champion?")
-    _tell(BODY, f"{told}\n\nTo be promoted: {fitted}; {_why(given)}.")
-    _tell(NOTE, f"{told}\nwaits for an approver: {fitted}")
+    _tell(BODY, "\n\n".join([_told(job, verdict), link, f"{fitted}; {_why(given)}."]))
+    _tell(NOTE, f"{_noted(job, verdict)}\n{fitted}; waits for an approver")
     return {"version": number, "reason": f"gate verdict {verdict['verdict_no']} on version {accepted}"}
 
 
@@ -117,7 +120,11 @@ def _told(job: str, verdict: Mapping[str, Any]) -> str:
     against = f" against version {verdict['champion']}" if verdict["champion"] else ""
     outcome = verdict["outcome"].replace("_", " ")
     head = f"{job}: version {verdict['version']}{against}: {outcome}, verdict {verdict['verdict_no']}"
-    return "\n".join([head, "", *verdict["reasons"], "", f"page: {verdict['page']}"])
+    return "\n".join([head, "", *verdict["reasons"]])
+
+
+def _noted(job: str, verdict: Mapping[str, Any]) -> str:
+    return f"{_told(job, verdict)}\npage: {verdict['page']}"
 
 
 def _line(reason: Reason) -> str:
@@ -125,7 +132,8 @@ def _line(reason: Reason) -> str:
 
 
 def _why(given: AskedTraining) -> str:
-    return f"asked for by {given.trigger}" + (f": {given.evidence}" if given.evidence else "")
+    by = {"manual": "hand", "schedule": "the schedule"}.get(given.trigger, given.trigger)
+    return f"asked for by {by}" + (f": {given.evidence}" if given.evidence else "")
 
 
 def _tell(key: str, text: str) -> None:

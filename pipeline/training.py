@@ -225,17 +225,20 @@ def promote(
     with env.engine.begin() as connection:
         versions.lock(connection, job.name)
         before = versions.promotion_history(connection, job.name)
+        promoted = versions.version(connection, job.name, number)
         promotion = _record(
             connection,
-            versions.version(connection, job.name, number),
+            promoted,
             kind="promote",
             actor=actor or getpass.getuser(),
             approved_by=approved_by,
             reason=reason,
             effective_from=effective_from or versions.now(connection),
         )
-        said = verdict_book.newest(connection, job.name, number)
-    unjudged = _unaccepted(job.name, number, said) if before else []
+        # The gate has judged what a refit was made of.
+        judged = promoted.refit_of or number
+        said = verdict_book.newest(connection, job.name, judged)
+    unjudged = _unaccepted(job.name, judged, said) if before else []
     return promotion, [*unjudged, *_mirror(env, job.name)]
 
 

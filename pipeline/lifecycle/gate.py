@@ -213,14 +213,15 @@ def slice_lines(evidence: Evidence, settings: Gate) -> list[SliceLine]:
 def _quality(evidence: Evidence, settings: Gate) -> Reason:
     if not evidence.nights:
         return Reason("quality", "not_enough_evidence", "No night was replayed with labels.")
-    bounds = running_bounds(evidence, settings)[-1]
+    parts = [one.whole for one in evidence.nights]
+    bounds = mean_bounds(_differences(parts), settings.error, settings.nights)
     loss = whole_loss(evidence)
     size = abs(loss.champion)
     wanted, most = -settings.gain * size, settings.margin * size
     told = (
-        f"Over {bounds.nights} nights the challenger's {evidence.loss} is {loss.challenger:,.4g} and the "
-        f"champion's {loss.champion:,.4g}, a difference of {_signed(bounds.mean, size)}; the true one lies "
-        f"{_between(bounds, size)}, with an error of {settings.error:.0%}."
+        f"Over {bounds.nights} nights the challenger's {evidence.loss} is {_number(loss.challenger)} and "
+        f"the champion's {_number(loss.champion)}, a difference of {_signed(bounds.mean, size)}; the true "
+        f"one lies {_between(bounds, size, settings.error)}."
     )
     if bounds.lower > wanted:
         return Reason("quality", "refuse", f"{told} It is shown to be worse{_than(settings)}.")
@@ -331,13 +332,19 @@ def _pooled(parts: Sequence[Part]) -> Pair:
 
 def _signed(difference: float, size: float) -> str:
     share = f" ({difference / size:+.1%})" if size else ""
-    return f"{difference:+,.4g}{share}"
+    return f"{_number(difference, '+')}{share}"
 
 
-def _between(bounds: Bounds, size: float) -> str:
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
+
+
+def _between(bounds: Bounds, size: float, error: float) -> str:
     if math.isinf(bounds.upper):
         return "anywhere: the nights are too few to bound it"
-    return f"from {_signed(bounds.lower, size)} to {_signed(bounds.upper, size)}"
+    return (
+        f"from {_signed(bounds.lower, size)} to {_signed(bounds.upper, size)}, with an error of {error:.0%}"
+    )
 
 
 def figures(evidence: Evidence, settings: Gate) -> dict[str, Any]:

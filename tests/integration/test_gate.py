@@ -164,6 +164,15 @@ def test_a_challenger_whose_features_fail_on_real_rows_is_refused(toy: Toy) -> N
     )
 
 
+def test_features_that_depend_on_the_other_rows_break_the_golden_rows(toy: Toy) -> None:
+    amount = '"amount": rows["amount"],'
+    leaning = toy.own_features(amount, '"amount": rows["amount"] - rows["amount"].mean(),')
+    made = judged(toy, leaning, span=SHORT)
+    told = {reason.check: reason for reason in made.verdict.reasons}["golden_rows"]
+    assert told.outcome == "refuse"
+    assert "one row alone and all together (20 of 20 rows)" in told.evidence
+
+
 def test_declared_behaviour_is_tested_on_real_rows(toy: Toy) -> None:
     toy.edit(
         "dags/toy.yaml",

@@ -16,7 +16,9 @@ from pipeline.adapters import models
 from pipeline.adapters.registry import fetch
 from pipeline.adapters.store import sha256_of
 from pipeline.adapters.versions import ModelVersion
+from pipeline.gate import judge
 from pipeline.partition import Partition, between
+from pipeline.replay import Replayed, replay, tree_code
 
 pytestmark = pytest.mark.integration
 
@@ -63,31 +65,48 @@ def test_a_version_tells_what_made_it(toy: Toy) -> None:
     assert training.registry_of(toy.env).alias(JOB, "challenger") == made.version
 
 
+def test_a_refit_of_what_the_gate_has_accepted_is_promoted_without_a_warning_of_the_gate(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8, latency_ratio: 100}\ntrain: {")
+    refit = toy.register_like(1, refit_of=1)
+
+    def warned() -> list[str]:
+        with quiet_mlflow():
+            _, warnings = training.promote(toy.env, JOB, refit, approved_by="ana", reason="a test", actor="x")
+        return [warning for warning in warnings if "gate" in warning]
+
+    assert warned() == ["the gate was never asked about version 1: nightshift gate toy 1"]
+    assert judge(toy.env, JOB, 1, champion=2).verdict.outcome == "accept"
+    assert warned() == []
+
+
 def test_what_a_table_held_on_the_night_is_learned_from_although_it_was_overwritten(toy: Toy) -> None:
-    toy.edit(
-        "dags/toy.yaml", "{table: source.toy, known_at: known_at}", "{table: source.toy, overwritten: true}"
-    )
-    seen = trained(toy)
+    known = "{table: source.toy, known_at: known_at}"
+    toy.edit("dags/toy.yaml", known, "{table: source.toy, overwritten: true}")
+    before = replayed(toy)
     toy.night(SCORED)
     toy.execute("update source.toy set amount = 0 where day = %s", SCORED.day)
-    assert trained(toy).data_fingerprint == seen.data_fingerprint
+    assert replayed(toy).fingerprint == before.fingerprint
+    toy.execute("update nightshift.runs set snapshot_fingerprint = null")
+    assert replayed(toy).fingerprint != before.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("select * from toy where day = :day\n", "select * from toy where day = :day and id > 0\n"),
-        ("where toy.day >= :day - 7 and", "where toy.day >= :day - 6 and"),
-        ("select :day_start as day_start,", "select :day_start as day_start, 1 as one,"),
-        ('cutoff: "03:00"', 'cutoff: "02:00"'),
-        ("amount: float\n", "amount: float?\n"),
-        ("{table: source.toy_sales, known_at: known_at}", "{table: source.toy_sales, overwritten: true}"),
-    ],
-)  # fmt: skip
-def test_a_snapshot_that_was_asked_anything_else_is_not_reused(toy: Toy, old: str, new: str) -> None:
-    toy.night(SCORED)
-    toy.edit("dags/toy.yaml", old, new)
-    assert reused(toy) == []
+ASKED_OTHERWISE = [
+    ("select * from toy where day = :day\n", "select * from toy where day = :day and id > 0\n"),
+    ("where toy.day >= :day - 7 and", "where toy.day >= :day - 6 and"),
+    ("select :day_start as day_start,", "select :day_start as day_start, 1 as one,"),
+    ('cutoff: "03:00"', 'cutoff: "02:00"'),
+    ("amount: float\n", "amount: float?\n"),
+    ("{table: source.toy_sales, known_at: known_at}", "{table: source.toy_sales, overwritten: true}"),
+]
+
+
+def test_a_snapshot_that_was_asked_anything_else_is_not_reused(toy: Toy) -> None:
+    run = toy.night(SCORED)
+    for old, new in ASKED_OTHERWISE:
+        toy.edit("dags/toy.yaml", old, new)
+        assert reused(toy) == [], new
+        toy.edit("dags/toy.yaml", new, old)
+    assert reused(toy) == [run["run_id"]]
 
 
 def test_the_run_that_read_its_day_in_time_goes_before_a_newer_one(toy: Toy) -> None:
@@ -98,9 +117,13 @@ def test_the_run_that_read_its_day_in_time_goes_before_a_newer_one(toy: Toy) -> 
 
 
 def reused(toy: Toy) -> list[str]:
-    """The runs whose snapshots a replay of the scored day reads."""
-    from pipeline.replay import replay, tree_code
+    """The run whose snapshot a replay of the scored day reads, if any."""
+    run = replayed(toy).reused
+    return [run] if run else []
 
+
+def replayed(toy: Toy) -> Replayed:
+    """The scored day as a training reads it."""
     job = toy.job()
-    nights = replay(toy.env, job, tree_code(toy.env, job), [SCORED], CHAMPION_SINCE)
-    return [night.reused for night in nights if night.reused]
+    (night,) = replay(toy.env, job, tree_code(toy.env, job), [SCORED], CHAMPION_SINCE)
+    return night

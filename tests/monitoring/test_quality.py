@@ -23,6 +23,8 @@ from pipeline.monitoring.quality import (
     Answers,
     Measured,
     calibration_error,
+    log_loss,
+    losses,
     measure,
     quality,
 )
@@ -199,3 +201,15 @@ def test_arms_are_measured_apart() -> None:
     assert measured["challenger", ALL, ALL, "brier"].rows == 200
     assert measured["champion", ALL, ALL, "brier"].rows == 300
     assert measured[ALL, ALL, ALL, "brier"].rows == 500
+
+
+def test_the_losses_of_rows_add_up_to_what_is_measured_of_them_together() -> None:
+    score, decision, label = sample()
+    money = losses(score, decision, label, "probability", COSTS)
+    assert money.sum() == pytest.approx(quality(score, decision, label, "probability", COSTS)["cost"])
+    assert losses(score, decision, label, "probability", None).mean() == pytest.approx(log_loss(score, label))
+    value = Costs(currency="USD", over=2.0, under=5.0)
+    over_under = losses(10 * score, None, label, "value", value)
+    assert over_under.sum() == pytest.approx(quality(10 * score, None, label, "value", value)["cost"])
+    squared = losses(10 * score, None, label, "value", None)
+    assert squared.mean() == pytest.approx(quality(10 * score, None, label, "value", None)["rmse"] ** 2)

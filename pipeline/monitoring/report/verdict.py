@@ -103,7 +103,7 @@ def charts(verdict: VerdictFacts) -> list[LineChart]:
                 Series("each night", list(zip(days, differences, strict=True)), "points"),
                 Series("mean so far", list(zip(days, means, strict=True)), "dashed", halves),
             ],
-            levels=[Level(0.0, "equal", "mark"), Level(margin, "margin", "threshold")],
+            levels=[Level(0.0, "", "mark"), Level(margin, "margin", "threshold")],
         ),
         line_chart(
             f"Both, {name}",
