@@ -44,7 +44,8 @@ LEAST_NIGHTS = 7
 def monitor(env: Environment, run: Run) -> None:
     """Write the metrics of a published run, in place of those it had, and tell its owner what changed.
 
-    A backfill and a training have metrics too, and never tell anybody.
+    Later days that look back on this one get theirs anew, unless a backfill does, which runs them itself. A
+    backfill and a training have metrics too, and never tell anybody.
 
     Raises what went wrong, after it was recorded as a warning of the run: the day stays published.
     """
@@ -58,6 +59,8 @@ def monitor(env: Environment, run: Run) -> None:
             found = _metrics(env, ledger.as_run(record), record)
             with env.engine.begin() as connection:
                 metrics.replace(connection, run, found)
+            if record["trigger"] not in SILENT:
+                _again(env, run)
             _alert(env, run, record)
             guardrails.watch(env, ledger.as_run(record))
         except Exception as error:
@@ -66,6 +69,17 @@ def monitor(env: Environment, run: Run) -> None:
         with env.engine.begin() as connection:
             ledger.add_usage(connection, run.run_no, meter.cpu_seconds, meter.peak_memory_mb)
         log.info("monitored", metrics=len(found))
+
+
+def _again(env: Environment, run: Run) -> None:
+    """Metrics of the days whose baseline has that night, as a rerun of an old day changes it."""
+    days = load_job(env.project, run.job).declaration.monitor.rolling_days
+    with env.engine.connect() as connection:
+        later = ledger.visible_after(connection, run.job, run.partition, days)
+    for record in later:
+        found = _metrics(env, ledger.as_run(record), record)
+        with env.engine.begin() as connection:
+            metrics.replace(connection, ledger.as_run(record), found)
 
 
 def _warn(env: Environment, run: Run, error: Exception) -> None:

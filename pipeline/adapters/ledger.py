@@ -265,6 +265,18 @@ def visible_before(connection: sa.Connection, job: str, partition: Partition, mo
     return [cast(Record, row) for row in connection.execute(statement).mappings()]
 
 
+def visible_after(connection: sa.Connection, job: str, partition: Partition, most: int) -> list[Record]:
+    """The runs that readers see of the first days after a partition, at most so many, the oldest first."""
+    statement = (
+        sa.select(runs)
+        .join(pointer, pointer.c.run_no == runs.c.run_no)
+        .where(pointer.c.job == job, pointer.c.day > partition.day)
+        .order_by(pointer.c.day)
+        .limit(most)
+    )
+    return [cast(Record, row) for row in connection.execute(statement).mappings()]
+
+
 def stale_parquet(connection: sa.Connection, job: str) -> list[Partition]:
     """Days whose current Parquet file is not the one of the run that readers see."""
     statement = sa.select(pointer.c.day).where(

@@ -63,6 +63,7 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
     from sqlalchemy.exc import DBAPIError
 
     from pipeline.adapters import versions
+    from pipeline.monitor import training_profile
     from pipeline.replay import tree_code
     from pipeline.training import registry_of
 
@@ -76,6 +77,10 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
         reason = str(error).splitlines()[0]
         return [f"the champion could not be looked at: {reason}. Run: nightshift migrate"]
     notes = versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+    try:
+        training_profile(env, champion)
+    except NightshiftError as error:
+        notes.append(f"nights of version {champion.version} cannot be compared with its training: {error}")
     tree = tree_code(env, job).version
     if tree != champion.feature_version:
         notes.append(

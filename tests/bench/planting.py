@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from bench import peers
 from bench.faults import Drawn
 from bench.nights import Night, Nights
 
@@ -143,15 +144,24 @@ def realised(
     return Judged(night.day, len(truth), quality(known["score"].to_numpy(), None, truth, "probability", None))
 
 
-def metrics_of(seen: Seen, before: Sequence[Seen]) -> pd.DataFrame:
-    """The night's metrics as the table has them."""
+@dataclass(frozen=True)
+class Measured:
+    """A night's metrics as the table has them, and what the tests of its distributions say."""
+
+    metrics: pd.DataFrame
+    tests: peers.Scores
+
+
+def measured(seen: Seen, before: Sequence[Seen]) -> Measured:
+    """Of a night, against the ROLLING nights before it."""
     found = row_metrics(seen.counts)
     rolling = merge([each.profile for each in before[-ROLLING:]]) if len(before) >= LEAST_ROLLING else None
     found += profile_metrics(seen.profile, None, rolling, "probability")
     if rolling is not None:
         found += nightly_metrics(seen.profile, rolling, before[-1].profile)
     rows = [(pd.Timestamp(seen.day), m.part, m.column, m.metric, m.baseline, m.value) for m in found]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    tests = {} if rolling is None else peers.corrected_tests(seen.profile, rolling)
+    return Measured(pd.DataFrame(rows, columns=COLUMNS), tests)
 
 
 def known_answers(nights: Nights, model: Any, frames: Mapping[date, pd.DataFrame]) -> KnownAnswers:

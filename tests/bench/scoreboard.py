@@ -14,7 +14,7 @@ from bench import peers
 from bench.faults import NIGHTS, Fault
 from bench.nights import Night
 from bench.parcels import ParcelBench
-from bench.planting import ROLLING, Bench, Seen, metrics_of
+from bench.planting import Bench, Measured, Seen, measured
 
 from pipeline.job import Monitor, Outcomes
 from pipeline.monitoring.breaks import broken
@@ -22,7 +22,6 @@ from pipeline.monitoring.causes import findings_of
 from pipeline.monitoring.concept import findings as concept_findings
 from pipeline.monitoring.findings import Finding
 from pipeline.monitoring.limits import MOST_NIGHTS, Judged, judge, judged, surprises
-from pipeline.monitoring.profile import merge
 from pipeline.monitoring.surprise import LEAST, LEFT_OUT, WINDOW, Surprise
 from pipeline.monitoring.watched import Flags, watched
 
@@ -104,8 +103,8 @@ def flagged(night: Objections, rule: str, threshold: float | None = None) -> set
 def clean_year(bench: Bench | ParcelBench, monitor: Monitor) -> Year:
     """Every night of the year as it was."""
     seen = [bench.seen(bench.nights.read(day)) for day in bench.nights.days]
-    nightly = [metrics_of(each, seen[:position]) for position, each in enumerate(seen)]
-    metrics = pd.concat(nightly, ignore_index=True)
+    nightly = [measured(each, seen[:position]) for position, each in enumerate(seen)]
+    metrics = pd.concat([each.metrics for each in nightly], ignore_index=True)
     judgement = judge(metrics, monitor)
     breaks = broken(judgement)
     concept = _concept(bench, seen, monitor)
@@ -129,7 +128,7 @@ def _objections(
     concept: Sequence[Finding],
     at: int,
     seen: Sequence[Seen],
-    metrics: pd.DataFrame,
+    night: Measured,
 ) -> Objections:
     """Of one night by its position in `seen`, which are the nights that were judged."""
     ours = {name for finding in findings_of("bench", judgement, breaks, at) for name in finding.columns}
@@ -138,15 +137,14 @@ def _objections(
     ours |= {OUTCOME + finding.cause for finding in concept if finding.day == seen[at].day}
     if at < LEAST:
         return Objections(frozenset(ours), {"psi": {}, "tests": {}, "sd": {}})
-    rolling = merge([each.profile for each in seen[max(0, at - ROLLING) : at]])
     names = [f"{each.name} {each.metric}" for each in judgement.watched.statistics]
     aucs = [each.judged.metric("auc") if each.day >= bench.judged_from else np.nan for each in seen[: at + 1]]
     figures = np.column_stack([judgement.watched.raw[: at + 1], aucs])
     return Objections(
         frozenset(ours),
         {
-            "psi": peers.psi(metrics),
-            "tests": peers.corrected_tests(seen[at].profile, rolling),
+            "psi": peers.psi(night.metrics),
+            "tests": night.tests,
             "sd": peers.deviations(figures, [*names, OUTCOME + "auc"]),
         },
     )
@@ -164,10 +162,12 @@ def plant(year: Year, faults: Mapping[str, Fault], name: str, start: date, seed:
         night = year.bench.nights.read(each.day)
         given = _with_rows_of(night, stale) if fault.stale else night
         seen.append(year.bench.seen(given, fault, draw))
-        planted.append(metrics_of(seen[-1], seen[:-1]))
+        planted.append(measured(seen[-1], seen[:-1]))
     days = pd.DatetimeIndex([pd.Timestamp(each.day) for each in seen])
     known = year.metrics[year.metrics["day"].between(days[0], days[-NIGHTS - 1])]
-    judgement = _judged(year, pd.concat([known, *planted], ignore_index=True), back, first)
+    judgement = _judged(
+        year, pd.concat([known, *(each.metrics for each in planted)], ignore_index=True), back, first
+    )
     breaks = broken(judgement)
     concept = _concept(year.bench, [*year.seen[:first], *seen[-NIGHTS:]], year.monitor)
     begun = first - back

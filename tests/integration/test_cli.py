@@ -203,6 +203,14 @@ def test_check_says_when_the_champions_features_differ_from_the_trees(toy: Toy) 
     assert "the tree has" in job["notes"][0]
 
 
+def test_check_says_when_the_training_profile_is_not_the_registered_one(toy: Toy) -> None:
+    toy.promote(toy.register_like(profile_sha256="0" * 64))
+    result = run(toy, "check", "--json")
+    (job,) = report(result)["jobs"]
+    assert (result.exit_code, job["faults"]) == (0, [])
+    assert any("cannot be compared with its training" in note and "sha256" in note for note in job["notes"])
+
+
 def test_a_given_warehouses_url_is_one_line_and_has_no_analyst(toy: Toy) -> None:
     assert run(toy, "url").stdout == toy.url + "\n"
     assert run(toy, "url", "--role", "analyst").exit_code == 2

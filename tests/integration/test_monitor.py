@@ -124,6 +124,18 @@ def test_a_rerun_and_metrics_computed_again_are_the_same_and_not_there_twice(toy
     assert again == pytest.approx(before, rel=1e-12, abs=1e-15)
 
 
+def test_a_rerun_of_an_old_day_changes_what_later_days_are_compared_with(toy: Toy) -> None:
+    nights(toy, LEAST_NIGHTS)
+    tonight = toy.night()
+    before = metrics(toy, tonight["run_id"])
+    toy.execute("update source.toy set amount = amount + 100 where day = %s", YESTERDAY.day)
+    toy.night(YESTERDAY)
+    after = metrics(toy, tonight["run_id"])
+    changed = {key for key in before if before[key] != after[key]}
+    assert ("input", "amount", "js", "rolling") in changed
+    assert {baseline for *_, baseline in changed} == {"rolling"}
+
+
 def test_a_superseded_run_has_no_metrics(toy: Toy) -> None:
     older = plan(toy.env, Request(JOB, NIGHT))
     toy.night()

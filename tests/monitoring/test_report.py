@@ -205,6 +205,14 @@ def test_a_job_without_outcomes_is_not_waited_for() -> None:
     )
 
 
+def test_of_a_model_of_values_it_is_said_that_there_is_no_estimate() -> None:
+    unmeasured = replace(
+        built.unknown_page(built.run_facts()),
+        declared=replace(built.DECLARED, output="value", threshold=None),
+    )
+    assert "No estimate before labels come" in PageReader(run_html(unmeasured, LINKS)).text
+
+
 def test_a_broken_declaration_hides_no_run() -> None:
     page = replace(built.run_page(), declared=None)
     assert "declaration not readable" in PageReader(run_html(page, LINKS)).text
