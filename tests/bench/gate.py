@@ -114,7 +114,7 @@ def _night(plant: Plant, day: date, random: np.random.Generator) -> Night:
 def _standard(plant: Plant, random: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
     """Noise of mean 0 and variance 1."""
     if plant.heavy:
-        return random.standard_t(3, count) / np.sqrt(3)
+        return np.asarray(random.standard_t(3, count) / np.sqrt(3), dtype=np.float64)
     return random.standard_normal(count)
 
 
