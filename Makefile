@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo airflow airflow-stop env compose-local test check soak bench bench-monitoring bench-gate \
-	bench-rollout fmt clean
+	bench-rollout bench-retraining fmt clean
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -57,6 +57,9 @@ bench-rollout: .venv/.installed  ## A/A tests and planted bad canaries, simulate
 
 bench-gate: .venv/.installed  ## planted challengers: what the gate says of each: make bench-gate ARGS="--runs 1000 --json"
 	@PYTHONPATH=tests $(BIN)/python -m bench.gate $(ARGS)
+
+bench-retraining: .venv/.installed  ## a year of monthly retraining: frozen, always and gated champions, in money
+	@PYTHONPATH=tests $(BIN)/python -m bench.retraining $(ARGS)
 
 fmt: .venv/.installed  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
