@@ -16,7 +16,7 @@ create trigger withdrawals_append_only before update or delete or truncate on ni
 for each statement execute function nightshift.refuse_change()
 """
 
-# As in 0007, with one more reason: the run that was taken back last, where nothing was published since.
+# As in 0010, with one more reason: the run that was taken back last, where nothing was published since.
 DAY_STATUS = """
 create or replace view nightshift.day_status as
 select
@@ -53,7 +53,7 @@ left join nightshift.runs as latest on latest.run_id = days.last_run_id
 left join lateral (
     select string_agg(source.value || ' rows by ' || source.key, ', ' order by source.key) as by
     from jsonb_each_text(visible.score_sources) as source
-    where source.key <> 'champion'
+    where source.key not in ('champion', 'challenger')
 ) as answered on true
 left join lateral (
     -- What follows the colon may quote an error: it is for those who run the job.
