@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dags.nightly import score_dag
 from dags.outcomes import outcomes_dag
+from dags.scoring_queue import requests_dag
 from pipeline.declaration import load_job
 from pipeline.settings import Settings
 
@@ -17,4 +18,6 @@ def dags_of(name: str) -> dict[str, DAG]:
     """The job's DAGs, one a kind."""
     job = load_job(Settings().project, name)
     dags = [score_dag(job), *([outcomes_dag(job)] if job.declaration.outcomes else [])]
+    if job.declaration.requests:
+        dags.append(requests_dag(job, job.declaration.requests))
     return {dag.dag_id: dag for dag in dags}

@@ -134,6 +134,16 @@ def evaluate(job: str) -> None:
     estimates.estimate_days(env, job, span or EVER, missing_only=True)
 
 
+def answer(job: str) -> None:
+    """Answer what other systems asked for, and tell how much it was."""
+    from pipeline.scoring_requests import answer_requests
+
+    context: Any = get_current_context()
+    done = answer_requests(_environment(), _job(job))
+    told = f"{done.answered} requests answered, {done.failed} failed, {done.expired} expired"
+    context["ti"].xcom_push(key=NOTE, value=told)
+
+
 def _job(name: str) -> Job:
     from pipeline.declaration import load_job
 
