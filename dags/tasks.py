@@ -169,6 +169,16 @@ def retrain(fired: list[dict[str, Any]]) -> None:
     }
 
 
+def answer(job: str) -> None:
+    """Answer what other systems asked for, and tell how much it was."""
+    from pipeline.scoring_requests import answer_requests
+
+    context: Any = get_current_context()
+    done = answer_requests(environment(), job_of(job))
+    told = f"{done.answered} requests answered, {done.failed} failed, {done.expired} expired"
+    context["ti"].xcom_push(key=NOTE, value=told)
+
+
 def job_of(name: str) -> Job:
     """The declaration as it stands in the project."""
     from pipeline.declaration import load_job

@@ -14,6 +14,7 @@ create role celery login password :'celery';
 create role nightshift_owner login password :'owner';
 create role nightshift_analyst login password :'analyst';
 create role nightshift_reporter login password :'reporter';
+create role nightshift_requester nologin;
 alter role nightshift_analyst set default_transaction_read_only = on;
 alter role nightshift_analyst set statement_timeout = '5min';
 alter role nightshift_analyst set idle_in_transaction_session_timeout = '10min';
@@ -25,5 +26,5 @@ create database celery owner celery;
 create database warehouse owner nightshift_owner;
 create database registry owner nightshift_owner;
 revoke all on database postgres, template1, airflow, celery, warehouse, registry from public;
-grant connect on database warehouse to nightshift_analyst, nightshift_reporter;
+grant connect on database warehouse to nightshift_analyst, nightshift_reporter, nightshift_requester;
 SQL

@@ -193,6 +193,14 @@ class Publish(Part):
         return self
 
 
+class Requests(Part):
+    """Other systems may ask for scores in `nightshift.scoring_requests`; how soon they are answered."""
+
+    every_minutes: Annotated[int, Field(ge=1, le=1440)] = 5
+    expire_after_hours: Annotated[int, Field(ge=1)] = 24
+    """A request that says nothing of its own expires after so many."""
+
+
 class Retention(Part):
     """For how many days after their end runs that readers do not see are kept; for ever where it is not said.
 
@@ -407,6 +415,7 @@ class Declaration(Part):
     fallback: Fallback = Fallback()
     publish: Publish = Publish()
     retention: Retention = Retention()
+    requests: Requests | None = None
     monitor: Monitor = Monitor()
     outcomes: Outcomes | None = None
     train: Train = Train()

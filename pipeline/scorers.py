@@ -87,7 +87,7 @@ class Scorers:
         chain: tuple[ScoreSource, ...] = ("champion", *self.job.declaration.fallback.model_failure)
         for position, step in enumerate(chain):
             if step in MODEL_STEPS:
-                yield step, partial(self._model_step, step)
+                yield step, partial(self.model_step, step)
             else:
                 rows = [name for name in chain[position:] if name not in MODEL_STEPS]
                 yield step, partial(self._row_steps, rows)
@@ -102,7 +102,7 @@ class Scorers:
 
     def _by_arm(self, challenger: Challenger, profiler: Profiler) -> Step:
         """Each row by its arm's version; what the challenger cannot do is a ChallengerError."""
-        champion = self._model_step("champion", profiler)
+        champion = self.model_step("champion", profiler)
         with _challenger_errors():
             score = self.scores_of(challenger.version)
 
@@ -184,7 +184,8 @@ class Scorers:
         )
         return fallback.carried_forward(table, declared.key)
 
-    def _model_step(self, step: ScoreSource, profiler: Profiler) -> Step:
+    def model_step(self, step: ScoreSource, profiler: Profiler) -> Step:
+        """A model alone, loaded; raises ModelError when it cannot be."""
         if step == "previous_model" and len(self.versions) == 1:
             raise ModelError("a previous champion must be in the promotion history; there is none")
         version = self.versions[1 if step == "previous_model" else 0]

@@ -34,6 +34,7 @@ from pipeline.scoring.conserve import prove
 from pipeline.scoring.extract import ExtractPlan, questions
 from pipeline.scoring.extract import extract as read_partition
 from pipeline.scoring.suite import load_suite
+from pipeline.scoring_requests import answer_requests
 from pipeline.shard import shards
 from pipeline.usage import Meter, spare_memory_mb
 from pipeline.validator import Judge, Validator, judge_here
@@ -331,6 +332,12 @@ def night(env: Environment, request: Request, validator: Validator | None = None
         monitor(env, run)
     except Exception as error:  # noqa: BLE001 - the night is published, whatever is wrong with its metrics
         log.warning("published without metrics", run_id=run.run_id, error_type=type(error).__name__)
+    job = load_job(env.project, run.job)
+    if job.declaration.requests is not None:
+        try:
+            answer_requests(env, job)
+        except Exception as error:  # noqa: BLE001 - the night is published, whatever is wrong with its queue
+            log.warning("requests stay queued", run_id=run.run_id, error_type=type(error).__name__)
     with env.engine.connect() as connection:
         return ledger.record(connection, run.run_no)
 

@@ -85,13 +85,14 @@ def _table(name: str) -> str:
     return f"{SCHEMA}.{quoted(name)}"
 
 
-def _key_columns(job: Job) -> dict[str, str]:
+def key_types(job: Job) -> dict[str, str]:
+    """The job's key columns and their types in the warehouse."""
     extract = job.declaration.extract
     return {name: _KEY_TYPES[extract.columns[name]] for name in extract.key}
 
 
 def _create_rows(connection: sa.Connection, job: Job) -> None:
-    keys = _key_columns(job)
+    keys = key_types(job)
     columns = [
         f"{COLUMN} {SQL_TYPE} not null",
         "run_no bigint not null",
@@ -111,7 +112,7 @@ def _create_rows(connection: sa.Connection, job: Job) -> None:
 
 def _check_key(connection: sa.Connection, job: Job) -> None:
     rows = connection.execute(_PRIMARY_KEY, {"table": _table(rows_table(job.name))})
-    there, declared = [(name, kind) for name, kind in rows][2:], list(_key_columns(job).items())
+    there, declared = [(name, kind) for name, kind in rows][2:], list(key_types(job).items())
     if there != declared:
         raise UsageError(
             f"job {job.name}: extract.key must stay {_shown(there)}, as its published rows have it; "
@@ -188,7 +189,7 @@ def _define_views(connection: sa.Connection, job: Job) -> None:
 
 
 def _create_shadow(connection: sa.Connection, job: Job) -> None:
-    keys = _key_columns(job)
+    keys = key_types(job)
     columns = [
         f"{COLUMN} {SQL_TYPE} not null",
         "run_no bigint not null",

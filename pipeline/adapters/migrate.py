@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pipeline.adapters import tables
 from pipeline.adapters.job_tables import history_view, migrate_job, rows_table, shadow_view
-from pipeline.adapters.tables import ANALYST, PREDICTIONS, REPORTER, SCHEMA
+from pipeline.adapters.tables import ANALYST, PREDICTIONS, REPORTER, REQUESTER, SCHEMA
 from pipeline.adapters.warehouse import quoted
 from pipeline.errors import UsageError
 from pipeline.job import Job
@@ -26,6 +26,8 @@ _REPORTED = (
 )  # fmt: skip
 _COUNTED = "run_no, run_id, row, verdict, rule, column_name"
 """Columns of the quarantine that hold nothing of a row: reports count."""
+_ASKED = "job, key, payload, expires_at"
+"""What a system that asks for a score may say."""
 _DRAWN = f"{COLUMN}, run_no, score"
 """Columns of a job's rows that a histogram takes: whose scores they are stays unseen."""
 
@@ -124,6 +126,11 @@ def _rights(connection: sa.Connection) -> None:
         *(f"grant select on {SCHEMA}.{name} to {analyst}" for name in _SHOWN),
     ):
         connection.exec_driver_sql(statement)
+    if _is_role(connection, REQUESTER):
+        connection.exec_driver_sql(f"grant usage on schema {SCHEMA} to {REQUESTER}")
+        connection.exec_driver_sql(f"grant select on {SCHEMA}.scoring_requests to {REQUESTER}")
+        # Whose request it is, and what became of it, nobody can write who asks.
+        connection.exec_driver_sql(f"grant insert ({_ASKED}) on {SCHEMA}.scoring_requests to {REQUESTER}")
     if not _is_role(connection, REPORTER):
         return
     rows = [quoted(rows_table(job)) for job in jobs]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from pipeline.adapters import publishing
-from pipeline.adapters.job_tables import rows_table
+from pipeline.adapters.job_tables import rows_table, shadow_table
 from pipeline.adapters.ledger import Record
 from pipeline.adapters.tables import SCHEMA, pointer, quarantine, runs
 from pipeline.adapters.warehouse import quoted
@@ -71,8 +71,9 @@ def mark_pruned(connection: sa.Connection, run: Run) -> bool:
     )
     if marked.rowcount != 1:
         return False
-    rows = f"delete from {SCHEMA}.{quoted(rows_table(run.job))} where day = :day and run_no = :run_no"
-    connection.execute(sa.text(rows), {"day": run.partition.day, "run_no": run.run_no})
+    for table in (rows_table(run.job), shadow_table(run.job)):
+        rows = f"delete from {SCHEMA}.{quoted(table)} where day = :day and run_no = :run_no"
+        connection.execute(sa.text(rows), {"day": run.partition.day, "run_no": run.run_no})
     connection.execute(sa.delete(quarantine).where(quarantine.c.run_no == run.run_no))
     return True
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -32,6 +33,7 @@ SCHEMA = "nightshift"
 PREDICTIONS = "predictions"
 ANALYST = "nightshift_analyst"
 REPORTER = "nightshift_reporter"
+REQUESTER = "nightshift_requester"
 """A login that reads what reports show and no more, such as the API server's; where there is one."""
 
 metadata = MetaData(schema=SCHEMA)
@@ -310,6 +312,32 @@ withdrawals = Table(
     _given("reason", Text, "Why"),
     PrimaryKeyConstraint("job", "day", "token"),
     comment="Published runs that were taken back, by whom and why; append-only",
+)
+
+scoring_requests = Table(
+    "scoring_requests",
+    metadata,
+    Column("request_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of asking"),
+    _given("job", Text, "Name of the job"),
+    _given("key", JSONB, "The job's key columns, as an object"),
+    _maybe("payload", JSONB, "The extract's other columns of that key; null to ask for the published score"),
+    _now("requested_at", "When it was asked"),
+    _given("requested_by", Text, "Login that asked", "session_user"),
+    _maybe("expires_at", _INSTANT, "When the answer is of no use any more; null: as the job declares"),
+    _given("status", Text, "queued, answered, expired or failed", "'queued'"),
+    _given("attempts", Integer, "How often an answer was tried", "0"),
+    _maybe("answered_at", _INSTANT, "When it was answered"),
+    _maybe("day", Date, "Business day whose knowledge the answer has"),
+    _maybe("run_id", Text, "Run whose published row is the answer; null where the payload was scored"),
+    _maybe("score", Double, "Probability or value that the job predicts"),
+    _maybe("decision", Boolean, "Whether the score reaches the declared threshold; null without one"),
+    _maybe("score_source", Text, "Who answered, as in the predictions"),
+    _maybe("model_version", Integer, "Version of the model that gave the score"),
+    _maybe("error", Text, "Why it failed: what must hold and what was got"),
+    CheckConstraint("status in ('queued', 'answered', 'expired', 'failed')", name="scoring_requests_status"),
+    ForeignKeyConstraint(["job"], [jobs.c.job]),
+    Index("scoring_requests_queue", "job", "request_no", postgresql_where=text("status = 'queued'")),
+    comment="Scores that other systems ask for, and their answers",
 )
 
 alerts = Table(

@@ -284,4 +284,17 @@ def report(
     run_report(environment(), job, day, opened=opened, as_json=as_json)
 
 
+@app.command()
+@guarded
+def requests(
+    job: JobName,
+    answer: Annotated[bool, typer.Option("--answer", help="Answer what is queued now.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what other systems asked for in nightshift.scoring_requests, and what became of it."""
+    from pipeline.cli.requests import run_requests
+
+    run_requests(environment(), job, answer=answer, as_json=as_json)
+
+
 app.add_typer(life.app)

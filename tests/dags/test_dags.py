@@ -73,6 +73,18 @@ def test_a_declaration_makes_its_dag_without_heavy_imports(airflow: Airflow) -> 
     assert float(str(told["cpu_seconds"])) < 2
 
 
+def test_a_job_that_declares_requests_answers_them_by_a_dag_of_its_own(airflow: Airflow) -> None:
+    airflow.toy.edit("dags/toy.yaml", "publish: {sql: true, parquet: true}", "publish: {}\nrequests: {}")
+    told = airflow.parse()
+    assert (told["errors"], told["dags"]["toy__requests"]) == ({}, ["answer"])
+    airflow.toy.execute(
+        "insert into nightshift.scoring_requests (job, key, requested_at) "
+        "values ('toy', '{\"id\": 1}', now() - interval '25 hours')"
+    )
+    (ended,) = airflow.runs("toy__requests", {})
+    assert (ended["state"], ended["note"]) == ("success", "0 requests answered, 0 failed, 1 expired")
+
+
 def test_a_broken_declaration_is_an_import_error_of_its_own_and_takes_no_other_job_with_it(
     airflow: Airflow,
 ) -> None:

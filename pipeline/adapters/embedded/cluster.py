@@ -92,4 +92,6 @@ def _statements(layout: Layout) -> Iterator[str]:
     for database in ("warehouse", "registry"):
         yield f"CREATE DATABASE {database} OWNER {owner}"
         yield f"REVOKE ALL ON DATABASE {database} FROM PUBLIC"
-    yield f"GRANT CONNECT ON DATABASE warehouse TO {analyst}"
+    # No login: an administrator grants it to those of the systems that ask for scores.
+    yield "CREATE ROLE nightshift_requester NOLOGIN"
+    yield f"GRANT CONNECT ON DATABASE warehouse TO {analyst}, nightshift_requester"

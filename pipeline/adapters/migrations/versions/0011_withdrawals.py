@@ -1,7 +1,8 @@
-"""Published runs may be taken back, and old ones pruned."""
+"""Published runs may be taken back, old ones are pruned, and other systems may ask for scores."""
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0011"
 down_revision = "0010"
@@ -103,6 +104,93 @@ def upgrade() -> None:
         comment="Published runs that were taken back, by whom and why; append-only",
     )
     op.execute(GUARD)
+    op.create_table(
+        "scoring_requests",
+        sa.Column(
+            "request_no", sa.BigInteger(), sa.Identity(always=True), nullable=False, comment="Order of asking"
+        ),
+        sa.Column("job", sa.Text(), nullable=False, comment="Name of the job"),
+        sa.Column("key", JSONB(), nullable=False, comment="The job's key columns, as an object"),
+        sa.Column(
+            "payload",
+            JSONB(),
+            nullable=True,
+            comment="The extract's other columns of that key; null to ask for the published score",
+        ),
+        sa.Column(
+            "requested_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+            comment="When it was asked",
+        ),
+        sa.Column(
+            "requested_by",
+            sa.Text(),
+            server_default=sa.text("session_user"),
+            nullable=False,
+            comment="Login that asked",
+        ),
+        sa.Column(
+            "expires_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When the answer is of no use any more; null: as the job declares",
+        ),
+        sa.Column(
+            "status",
+            sa.Text(),
+            server_default=sa.text("'queued'"),
+            nullable=False,
+            comment="queued, answered, expired or failed",
+        ),
+        sa.Column(
+            "attempts",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="How often an answer was tried",
+        ),
+        sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True, comment="When it was answered"),
+        sa.Column("day", sa.Date(), nullable=True, comment="Business day whose knowledge the answer has"),
+        sa.Column(
+            "run_id",
+            sa.Text(),
+            nullable=True,
+            comment="Run whose published row is the answer; null where the payload was scored",
+        ),
+        sa.Column("score", sa.Double(), nullable=True, comment="Probability or value that the job predicts"),
+        sa.Column(
+            "decision",
+            sa.Boolean(),
+            nullable=True,
+            comment="Whether the score reaches the declared threshold; null without one",
+        ),
+        sa.Column("score_source", sa.Text(), nullable=True, comment="Who answered, as in the predictions"),
+        sa.Column(
+            "model_version",
+            sa.Integer(),
+            nullable=True,
+            comment="Version of the model that gave the score",
+        ),
+        sa.Column(
+            "error", sa.Text(), nullable=True, comment="Why it failed: what must hold and what was got"
+        ),
+        sa.CheckConstraint(
+            "status in ('queued', 'answered', 'expired', 'failed')", name="scoring_requests_status"
+        ),
+        sa.ForeignKeyConstraint(["job"], ["nightshift.jobs.job"]),
+        sa.PrimaryKeyConstraint("request_no"),
+        schema="nightshift",
+        comment="Scores that other systems ask for, and their answers",
+    )
+    op.create_index(
+        "scoring_requests_queue",
+        "scoring_requests",
+        ["job", "request_no"],
+        schema="nightshift",
+        postgresql_where=sa.text("status = 'queued'"),
+    )
     op.drop_constraint("runs_status", "runs", schema="nightshift")
     op.create_check_constraint("runs_status", "runs", STATUSES, schema="nightshift")
     told = "running, published, failed, superseded or withdrawn"
