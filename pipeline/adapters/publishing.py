@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -134,7 +134,8 @@ def withdraw(connection: sa.Connection, run: Run, why: Withdrawal) -> int | None
             "more. Look at `nightshift status`, then unpublish again"
         )
     connection.execute(sa.update(runs).filter_by(run_no=run.run_no).values(status="withdrawn"))
-    restored = connection.scalar(newest_published(run.job, run.partition))
+    before = connection.execute(newest_published(run.job, run.partition))
+    restored: int | None = before.scalar_one_or_none()
     token = held.last_token + 1
     moved = connection.execute(
         sa.update(pointer)
@@ -161,7 +162,7 @@ def withdraw(connection: sa.Connection, run: Run, why: Withdrawal) -> int | None
     return restored
 
 
-def newest_published(job: str, partition: Partition, besides: int | None = None) -> sa.Select[int]:
+def newest_published(job: str, partition: Partition, besides: int | None = None) -> sa.Select[Any]:
     """The number of a day's newest run, `besides` one, that was published, not taken back and not pruned."""
     statement = sa.select(runs.c.run_no).filter_by(
         job=job, day=partition.day, status="published", pruned_at=None

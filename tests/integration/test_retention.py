@@ -6,9 +6,11 @@ import gc
 import json
 import multiprocessing
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from support import crash
 from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from support.wholeness import assert_whole
@@ -26,6 +28,13 @@ from pipeline.unpublish import unpublish
 pytestmark = pytest.mark.integration
 
 _PROCESSES = multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A command logs to its own stderr, which ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 def declare(toy: Toy, retention: str = "{replaced_days: 10, unpublished_days: 3}") -> None:
