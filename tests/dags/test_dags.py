@@ -82,7 +82,8 @@ def test_a_job_that_declares_requests_answers_them_by_a_dag_of_its_own(airflow: 
         "values ('toy', '{\"id\": 1}', now() - interval '25 hours')"
     )
     (ended,) = airflow.runs("toy__requests", {})
-    assert (ended["state"], ended["notes"]) == ("success", ["0 requests answered, 0 failed, 1 expired"])
+    assert (ended["state"], ended["tasks"]) == ("success", {"answer[-1]": "success"})
+    assert airflow.toy.query("select status from nightshift.scoring_requests") == [("expired",)]
 
 
 def test_a_broken_declaration_is_an_import_error_of_its_own_and_takes_no_other_job_with_it(

@@ -145,7 +145,7 @@ def test_a_snapshot_may_go_earlier_than_its_run(toy: Toy) -> None:
     [
         pytest.param("before", "pipeline.adapters.retention:mark_pruned", marks=pytest.mark.soak),
         ("after", "pipeline.adapters.retention:mark_pruned"),
-        ("before", "pipeline.adapters.store:Store.remove"),
+        pytest.param("before", "pipeline.adapters.store:Store.remove", marks=pytest.mark.soak),
         pytest.param("after", "pipeline.adapters.store:Store.remove", marks=pytest.mark.soak),
         pytest.param("before", "pipeline.adapters.retention:files_pruned", marks=pytest.mark.soak),
     ],

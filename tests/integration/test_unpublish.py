@@ -98,10 +98,10 @@ def test_a_run_at_work_ends_superseded_and_is_no_failure(toy: Toy) -> None:
 @pytest.mark.parametrize(
     ("when", "place"),
     [
-        ("before", "pipeline.adapters.publishing:withdraw"),
+        pytest.param("before", "pipeline.adapters.publishing:withdraw", marks=pytest.mark.soak),
         ("after", "pipeline.adapters.publishing:withdraw"),
         ("before", "pipeline.unpublish:mended"),
-        ("before", "pipeline.adapters.publishing:parquet_shown"),
+        pytest.param("before", "pipeline.adapters.publishing:parquet_shown", marks=pytest.mark.soak),
     ],
 )
 def test_a_crash_leaves_the_old_day_or_the_new_and_the_next_command_mends_it(
