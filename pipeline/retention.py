@@ -42,7 +42,11 @@ def prune(env: Environment, job: Job, *, dry_run: bool = False) -> list[Pruned]:
     now = datetime.now(UTC)
     with env.engine.connect() as connection:
         begun = [ledger.as_run(row) for row in stored.unfinished(connection, job.name)]
-        needed = stored.shown_and_behind(connection, job.name) | _under_evaluation(connection, job, now)
+        needed = (
+            stored.shown_and_behind(connection, job.name)
+            | stored.of_rollout(connection, job.name)
+            | _under_evaluation(connection, job, now)
+        )
         ended = due(stored.candidates(connection, job.name), needed, job.declaration.retention, now)
         chosen = evaluations.runs_of(connection, list(ended))
     done = [_pruned(env, run, "run", dry_run=dry_run) for run in begun]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from pipeline.adapters import publishing
+from pipeline.adapters import publishing, rollouts
 from pipeline.adapters.job_tables import rows_table, shadow_table
 from pipeline.adapters.ledger import Record
 from pipeline.adapters.tables import SCHEMA, pointer, quarantine, runs
@@ -43,6 +43,15 @@ def shown_and_behind(connection: sa.Connection, job: str) -> dict[int, str]:
     shown = sa.select(pointer.c.run_no).where(pointer.c.job == job, pointer.c.run_no.is_not(None))
     found = dict.fromkeys(connection.execute(restored).scalars(), "unpublish would restore it")
     return found | dict.fromkeys(connection.execute(shown).scalars(), "readers see it")
+
+
+def of_rollout(connection: sa.Connection, job: str) -> dict[int, str]:
+    """The runs of the rollout that is in force, whose arms are still compared."""
+    running = rollouts.running(connection, job)
+    if running is None:
+        return {}
+    own = sa.select(runs.c.run_no).filter_by(job=job, rollout_no=running.rollout_no)
+    return dict.fromkeys(connection.execute(own).scalars(), "a rollout compares its arms")
 
 
 def unfinished(connection: sa.Connection, job: str) -> list[Record]:

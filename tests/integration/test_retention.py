@@ -6,17 +6,15 @@ import gc
 import json
 import multiprocessing
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from support import crash
-from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
+from support.toy import CHAMPION_SINCE, NIGHT, YESTERDAY, Toy, quiet_mlflow
 from support.wholeness import assert_whole
 from typer.testing import CliRunner
 
-from pipeline import outcomes, steps
+from pipeline import outcomes, rollouts, steps
 from pipeline.adapters import retention as stored
 from pipeline.cli.main import app
 from pipeline.errors import ModelError, UsageError
@@ -28,13 +26,6 @@ from pipeline.unpublish import unpublish
 pytestmark = pytest.mark.integration
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """A command logs to its own stderr, which ends with it."""
-    yield
-    structlog.reset_defaults()
 
 
 def declare(toy: Toy, retention: str = "{replaced_days: 10, unpublished_days: 3}") -> None:
@@ -83,6 +74,19 @@ def test_only_what_no_reader_sees_and_no_unpublish_restores_goes(toy: Toy) -> No
     assert prune(toy.env, toy.job()) == []
     unpublish(toy.env, "toy", NIGHT, approved_by=None, reason="a test")
     assert {row["run_id"] for row in toy.published()} == set(toy.parquet()["run_id"]) == {second}
+
+
+def test_runs_of_a_rollout_stay_until_it_ends_and_then_take_their_shadow_rows_along(toy: Toy) -> None:
+    declare(toy)
+    toy.rollout("shadow", since=CHAMPION_SINCE)
+    first, *_ = runs_of_one_day(toy)
+    judged(toy)
+    age(toy)
+    assert prune(toy.env, toy.job()) == []
+    rollouts.stop(toy.env, "toy", reason="a test")
+    assert [each.run_id for each in prune(toy.env, toy.job())] == [first]
+    kept = toy.query("select count(distinct run_no) from nightshift.shadow_toy")
+    assert kept == [(2,)]
 
 
 def test_young_runs_and_runs_at_work_stay(toy: Toy) -> None:
