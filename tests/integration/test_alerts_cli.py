@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 from support.toy import JOB, NIGHT, Toy, quiet_mlflow
 from typer.testing import CliRunner, Result
 
@@ -21,12 +19,6 @@ pytestmark = pytest.mark.integration
 FINDING = Finding(
     JOB, NIGHT.day, "drift", "input amount: another level", "5, usually 3 to 4.", "Look.", NIGHT.day
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -8,12 +8,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner, Result
 
@@ -27,12 +25,6 @@ SCORE_KEYS = {
     "rows_withheld", "rows_quarantined", "model_version", "feature_version", "snapshot_fingerprint",
     "started_at", "finished_at", "cpu_seconds", "peak_memory_mb",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def run(toy: Toy, *words: str) -> Result:

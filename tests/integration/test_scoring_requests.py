@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import structlog
 from psycopg import errors
 from support.toy import NIGHT, YESTERDAY, Template, Toy, quiet_mlflow
 from typer.testing import CliRunner
@@ -26,13 +25,6 @@ from pipeline.scoring_requests import Answered, answer_requests
 pytestmark = pytest.mark.integration
 
 ROW = {"kind": "ball", "amount": 12.5, "note": None, "known_at": "2024-01-24T12:00:00+00:00"}
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """A command logs to its own stderr, which ends with it."""
-    yield
-    structlog.reset_defaults()
 
 
 @contextmanager

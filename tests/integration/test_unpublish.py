@@ -6,12 +6,10 @@ import gc
 import json
 import multiprocessing
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
-import structlog
 from support import crash
 from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from support.wholeness import assert_whole, parquet_rows, sql_rows
@@ -27,13 +25,6 @@ from pipeline.unpublish import Unpublished, unpublish
 pytestmark = pytest.mark.integration
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """A command logs to its own stderr, which ends with it."""
-    yield
-    structlog.reset_defaults()
 
 
 def take_back(toy: Toy, reason: str = "wrong prices") -> Unpublished:
