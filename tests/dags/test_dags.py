@@ -73,6 +73,7 @@ def test_a_declaration_makes_its_dag_without_heavy_imports(airflow: Airflow) -> 
     assert float(str(told["cpu_seconds"])) < 2
 
 
+@pytest.mark.soak
 def test_a_job_that_declares_requests_answers_them_by_a_dag_of_its_own(airflow: Airflow) -> None:
     airflow.toy.edit("dags/toy.yaml", "publish: {sql: true, parquet: true}", "publish: {}\nrequests: {}")
     told = airflow.parse()
@@ -187,6 +188,7 @@ def test_mature_days_are_judged_and_what_asks_for_a_training_is_announced(airflo
     assert "retraining asked for, every_days: the champion learned up to 2024-01-10" in note
 
 
+@pytest.mark.soak
 def test_a_rollout_is_started_from_a_form_by_who_is_logged_in(airflow: Airflow) -> None:
     form = {"action": "canary", "version": 2, "share": 0.3, "approved_by": "ana", "reason": "try it"}
     started, refused = airflow.runs("toy__rollout", form, form | {"approved_by": None})
@@ -206,6 +208,7 @@ def test_the_form_may_name_days_to_judge_again(airflow: Airflow) -> None:
     assert len(judged(airflow)) == 2
 
 
+@pytest.mark.soak
 def test_a_fault_of_the_labels_fails_and_its_owner_is_told(airflow: Airflow) -> None:
     airflow.toy.night()
     airflow.toy.edit("dags/toy.yaml", "select id, sold from sales", "select id, day as sold from sales")

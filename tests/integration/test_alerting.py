@@ -398,6 +398,7 @@ def test_of_two_that_tell_a_night_at_once_one_does(paged: Toy, receiver: Receive
     assert len(receiver.notices) == 1
 
 
+@pytest.mark.soak
 def test_a_night_whose_column_lost_its_values_pages_and_its_backfill_does_not(
     paged: Toy, receiver: Receiver
 ) -> None:

@@ -60,6 +60,7 @@ def _rerun(toy: Toy, run: Run) -> None:
     assert assert_whole(toy, NIGHT) == run.run_id
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("when", "rows"), [("before", 201), ("after", 200)])
 def test_a_snapshot_counts_once_its_manifest_is_there(toy: Toy, when: str, rows: int) -> None:
     old, run = _planned(toy)
@@ -124,6 +125,7 @@ def test_a_crash_around_the_rename_of_the_parquet_file_leaves_one_whole_file(
     _rerun(toy, run)
 
 
+@pytest.mark.soak
 def test_a_repair_that_crashes_is_repaired_by_the_next(toy: Toy) -> None:
     _, run = _scored(toy)
     _die(toy, run, "publish", "before", "pipeline.steps:show_parquet")

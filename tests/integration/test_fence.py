@@ -142,6 +142,7 @@ def _before(monkeypatch: pytest.MonkeyPatch, where: str, happens: Callable[[], o
     monkeypatch.setattr(where, first)
 
 
+@pytest.mark.soak
 def test_a_superseded_night_exits_0(toy: Toy) -> None:
     older = _planned(toy)
     newer = toy.night()
@@ -186,6 +187,7 @@ def test_a_commit_whose_answer_is_lost_counts(toy: Toy, moment: str) -> None:
     _assert_published_once(toy, record)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("moment", ["plan", "extract", "validate", "load", "seal", "flip", "parquet"])
 def test_a_night_whose_backends_are_terminated_is_retried_and_published_once(toy: Toy, moment: str) -> None:
     with _over(toy, moment, lambda: _terminate_backends(toy)) as distant:

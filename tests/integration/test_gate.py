@@ -230,6 +230,7 @@ def promoted(toy: Toy, number: int) -> list[str]:
         return training.promote(toy.env, JOB, number, approved_by="ana", reason="a test")[1]
 
 
+@pytest.mark.soak
 def test_whoever_promotes_what_the_gate_has_not_accepted_is_warned(toy: Toy) -> None:
     assert promoted(toy, 2) == ["the gate was never asked about version 2: nightshift gate toy 2"]
     made = judged(toy, 2, champion=1, span=SHORT)

@@ -89,6 +89,7 @@ def test_inputs_are_those_of_all_rows_and_scores_those_of_the_model(toy: Toy) ->
     assert found["rows", "rows", "quarantined_share", "none"] == 0.11
 
 
+@pytest.mark.soak
 def test_the_nights_before_are_the_rolling_baseline_once_there_are_enough(toy: Toy) -> None:
     nights(toy, LEAST_NIGHTS - 1)
     assert "rolling" not in {key[3] for key in metrics(toy, toy.night()["run_id"])}
@@ -124,6 +125,7 @@ def test_a_rerun_and_metrics_computed_again_are_the_same_and_not_there_twice(toy
     assert again == pytest.approx(before, rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.soak
 def test_a_rerun_of_an_old_day_changes_what_later_days_are_compared_with(toy: Toy) -> None:
     nights(toy, LEAST_NIGHTS)
     tonight = toy.night()
@@ -162,6 +164,7 @@ def test_a_version_from_before_profiles_were_kept_is_compared_with_the_nights_al
     assert {key[3] for key in metrics(toy, record["run_id"])} == {"none", "rolling"}
 
 
+@pytest.mark.soak
 def test_nights_without_a_profile_do_not_count_as_baselines(toy: Toy) -> None:
     nights(toy, LEAST_NIGHTS - 1, YESTERDAY.previous())
     before = published(toy, YESTERDAY)

@@ -225,6 +225,7 @@ def test_the_command_tells_the_weeks(shop: Toy) -> None:
     assert "2024-01-22" in command(shop, "--from", NIGHT.key, "--to", NIGHT.key).stdout
 
 
+@pytest.mark.soak
 def test_a_night_is_estimated_from_the_labels_that_were_known_then(shop: Toy) -> None:
     for day in between(Partition.parse("2024-01-08"), NIGHT):
         last = shop.night(day)

@@ -185,6 +185,7 @@ def test_an_ab_test_concludes_and_changes_nothing_and_uneven_arms_block_it(bold:
     assert command(bold, "status")["comparison"]["conclusion"] == "sample ratio broken"
 
 
+@pytest.mark.soak
 def test_the_command_starts_goes_on_and_stops(toy: Toy) -> None:
     started = command(toy, "shadow", "--version", "2", "--reason", "look")
     assert (started["kind"], started["version"], started["approved_by"]) == ("shadow", 2, None)
