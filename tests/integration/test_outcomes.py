@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+import structlog
 from sklearn import metrics
 from support.toy import NIGHT, YESTERDAY, quiet_mlflow
 from typer.testing import CliRunner, Result
@@ -210,6 +211,7 @@ def command(toy: Toy, *words: str) -> Result:
     with quiet_mlflow():
         result = CliRunner().invoke(app, ["outcomes", "toy", *words], env=toy.variables)
         gc.collect()  # otherwise the end of its process closes the command's connections
+    structlog.reset_defaults()  # the test itself goes on logging
     return result
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
+import structlog
 from support.toy import CHAMPION_SINCE, JOB, NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner
 
@@ -90,6 +91,7 @@ def command(toy: Toy, *words: str) -> str:
     with quiet_mlflow():
         result = CliRunner().invoke(app, ["outcomes", JOB, *words], env=toy.variables)
         gc.collect()  # otherwise the end of its process closes the command's connections
+    structlog.reset_defaults()  # the test itself goes on logging
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import structlog
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -76,6 +77,7 @@ def command(toy: Toy, *words: str) -> Any:
     with quiet_mlflow():
         result = CliRunner().invoke(app, ["rollout", "toy", *words, "--json"], env=toy.variables)
         gc.collect()  # otherwise the end of its process closes the command's connections
+    structlog.reset_defaults()  # the test itself goes on logging
     return json.loads(result.stdout)
 
 
