@@ -71,5 +71,7 @@ def _counts(
         "preserve_insertion_order": False,
     }
     with duckdb.connect(config=config) as connection:
+        # Where there is no script, as in `python -c`, DuckDB would draw its bar into the command's output.
+        connection.execute("SET enable_progress_bar = false")
         counts: tuple[int, ...] = connection.execute(_PROOF.format(keys=keys), files).fetchall()[0]
     return counts

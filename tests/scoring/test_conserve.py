@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -150,3 +152,36 @@ def test_the_proof_holds_exactly_where_the_law_holds(output: Output) -> None:
     else:
         with pytest.raises(SealError):
             output.prove()
+
+
+class Watched:
+    """A connection that remembers, of each statement, whether a bar would be drawn while it runs."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.bars: list[bool] = []
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def execute(self, statement: str, *values: object) -> duckdb.DuckDBPyConnection:
+        setting = self.connection.execute("select current_setting('enable_progress_bar')").fetchone()
+        self.bars.append(bool(setting and setting[0]))
+        return self.connection.execute(statement, *values)
+
+
+def test_a_slow_proof_draws_no_bar_into_a_commands_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, opened = duckdb.connect, list[Watched]()
+
+    def drawing(**settings: Any) -> Watched:
+        connection = connect(**settings)
+        connection.execute("set enable_progress_bar = true")
+        opened.append(Watched(connection))
+        return opened[-1]
+
+    monkeypatch.setattr(duckdb, "connect", drawing)
+    assert Output().prove() == 3
+    assert opened[0].bars[-1] is False
