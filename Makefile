@@ -35,7 +35,7 @@ compose-local: .venv/.installed  ## run docker-compose.yml without an engine: ni
 	@PYTHONPATH=tests $(BIN)/python -m deploy $(ARGS)
 
 test: .venv/.installed  ## all tests, on real parts
-	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not soak" --durations=20
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not soak" --durations=20
 
 check: .venv/.installed  ## ruff, strict mypy, import rules, Dockerfile and compose file
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -130,6 +130,7 @@ def test_a_model_policy_may_be_chosen(played: Played) -> None:
     assert (run["model_version"], run["model_policy"]) == (2, "2")
 
 
+@pytest.mark.soak
 def test_a_large_night_is_shared_among_shards_that_say_which_they_are(airflow: Airflow) -> None:
     airflow.toy.fill(NIGHT, rows=150_000, first_id=1000)
     airflow.toy.edit("dags/toy.yaml", "memory_mb: 1024", "memory_mb: 1024\n  rows_per_shard: 60000")
