@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from pipeline.job import Rollout as Declared
 from pipeline.lifecycle.sequence import Bounds, mean_bounds
@@ -76,7 +75,9 @@ class Comparison:
 def sample_ratio_p(night: Answered, share: float) -> float:
     """The chance that arms of this share are as uneven as these, or more: an exact binomial test."""
     rows = night.champion_assigned + night.challenger_assigned
-    return float(stats.binomtest(night.challenger_assigned, rows, share).pvalue) if rows else 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(night.challenger_assigned, rows, share).pvalue) if rows else 1.0
 
 
 def night_faults(night: Answered, declared: Declared) -> list[str]:
@@ -189,4 +190,6 @@ def _keys_half_width(nights: Sequence[JudgedNight], error: float) -> float:
         # The linearised variance of a ratio of totals over groups drawn independently.
         variance += groups / (groups - 1) * float((weights**2 * around**2).sum())
         freedom += groups - 1
-    return float(stats.t.ppf(1 - error / 2, freedom)) * math.sqrt(variance)
+    from scipy.stats import t
+
+    return float(t.ppf(1 - error / 2, freedom)) * math.sqrt(variance)

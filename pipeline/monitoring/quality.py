@@ -8,8 +8,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logit, xlogy
-from scipy.stats import rankdata
 
 from pipeline.job import Costs
 
@@ -162,6 +160,8 @@ def quality(
     if 0 < label.sum() < len(label):
         made["auc"] = auc(score, label)
         rate = label.mean()
+        from scipy.special import logit
+
         made |= _slope(logit(_kept(score)), label / (rate * (1 - rate)))
     return made if decision is None else made | _of_decisions(decision, label, costs)
 
@@ -196,6 +196,8 @@ def auc(score: Floats, label: Floats) -> float:
     """
     positive = label > 0
     yes, no = int(positive.sum()), int((~positive).sum())
+    from scipy.stats import rankdata
+
     return float((rankdata(score)[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
@@ -206,6 +208,8 @@ def log_loss(score: Floats, label: Floats) -> float:
 
 def _log_losses(score: Floats, label: Floats) -> Floats:
     kept = _kept(score)
+    from scipy.special import xlogy
+
     return np.asarray(-(xlogy(label, kept) + xlogy(1 - label, 1 - kept)), dtype=np.float64)
 
 
