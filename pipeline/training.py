@@ -235,10 +235,8 @@ def promote(
             reason=reason,
             effective_from=effective_from or versions.now(connection),
         )
-        # The gate has judged what a refit was made of.
-        judged = promoted.refit_of or number
-        said = verdict_book.newest(connection, job.name, judged)
-    unjudged = _unaccepted(job.name, judged, said) if before else []
+        said = verdict_book.newest(connection, job.name, promoted.judged_as)
+    unjudged = _unaccepted(job.name, promoted.judged_as, said) if before else []
     return promotion, [*unjudged, *_mirror(env, job.name)]
 
 

@@ -63,6 +63,11 @@ class ModelVersion:
     trigger_evidence: str | None = None
 
     @property
+    def judged_as(self) -> int:
+        """The version whose verdict counts for this one: what a refit was made of, else itself."""
+        return self.refit_of or self.version
+
+    @property
     def extract(self) -> Extract:
         """The extract that this version was trained over."""
         return Extract.model_validate_json(json.dumps(self.queries["extract"]))

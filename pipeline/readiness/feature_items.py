@@ -19,7 +19,7 @@ from pipeline.partition import COLUMN
 from pipeline.query import Query, compose
 from pipeline.readiness.recent import recent_rows
 from pipeline.readiness.rubric import Answer, failed, judged, not_applicable
-from pipeline.readiness.subject import Subject
+from pipeline.readiness.subject import ROUNDING, Subject
 from pipeline.replay import replay, tree_code
 from pipeline.scoring.featurize import features
 from pipeline.scoring.score import predict
@@ -27,8 +27,6 @@ from pipeline.scoring.suite import load_suite
 
 _ALONE = 20
 """Rows that are followed through one by one."""
-_ROUNDING = 1e-9
-"""Of a score: matrix products of one row round otherwise than those of many."""
 _EXTREME = 1e30
 _PERMUTED = 5_000
 """Rows on which features are permuted at most."""
@@ -119,7 +117,7 @@ def alone(subject: Subject) -> Answer:
     single = [
         _predict(subject, _features(subject, rows.slice(int(row), 1)))[0] for row in sorted(chosen.tolist())
     ]
-    differ = int((~np.isclose(single, together[np.sort(chosen)], rtol=_ROUNDING, atol=0)).sum())
+    differ = int((~np.isclose(single, together[np.sort(chosen)], rtol=ROUNDING, atol=0)).sum())
     return judged(
         differ == 0,
         f"{len(single)} rows scored one by one; {differ} differ from the score among all",

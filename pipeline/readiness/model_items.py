@@ -176,12 +176,12 @@ def regression(subject: Subject) -> Answer:
 
 
 def _gate(subject: Subject, check: str | None) -> Answer:
-    number = subject.version.version
+    number = subject.version.judged_as
     with subject.env.engine.connect() as connection:
         verdict = verdict_book.newest(connection, subject.job.name, number)
         history = versions.promotion_history(connection, subject.job.name)
     if verdict is None:
-        if not [row for row in history if row.version != number]:
+        if not [row for row in history if row.version != subject.version.version]:
             return not_applicable(f"version {number} is the first: there is no champion to compare it with")
         return failed(f"version {number} was never judged", f"nightshift gate {subject.job.name} {number}")
     told = f"verdict {verdict.verdict_no} against version {verdict.champion}, {verdict.nights} nights: "
@@ -202,14 +202,15 @@ def tried_live(subject: Subject) -> Answer:
     """infra-6: a shadow, canary or A/B rollout of the version."""
     number = subject.version.version
     with subject.env.engine.connect() as connection:
-        tried = [row for row in rollouts.history(connection, subject.job.name) if row.version == number]
+        history = rollouts.history(connection, subject.job.name)
+        tried = [row for row in history if row.version in (number, subject.version.judged_as)]
         first = versions.promotion_history(connection, subject.job.name)[:1]
     if first and first[0].version == number and not tried:
         return not_applicable(f"version {number} is the first: there was no champion beside it")
     fix = f"nightshift rollout {subject.job.name} shadow --version {number}"
     if not tried:
         return failed(f"version {number} served all rows at once", fix)
-    return passed(f"{tried[-1].kind} of version {number} from {tried[-1].effective_from:%Y-%m-%d}")
+    return passed(f"{tried[-1].kind} of version {tried[-1].version} from {tried[-1].effective_from:%Y-%m-%d}")
 
 
 def keeps_its_promise(subject: Subject) -> Answer:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
@@ -16,10 +17,12 @@ from pipeline.adapters import ledger
 from pipeline.adapters.job_tables import history_view
 from pipeline.adapters.tables import ANALYST, PREDICTIONS, SCHEMA
 from pipeline.adapters.warehouse import quoted
+from pipeline.alerting import alert_failed
 from pipeline.errors import ExtractError, NightshiftError
 from pipeline.readiness.rubric import Answer, failed, judged, not_applicable, passed
-from pipeline.readiness.strange import Strange, strange_inputs, tenfold
-from pipeline.readiness.subject import Subject
+from pipeline.readiness.strange import CHANGED_COLUMNS, Strange, strange_inputs, tenfold
+from pipeline.readiness.subject import ROUNDING, Subject
+from pipeline.run import MASK
 
 Check = Callable[[Subject], Answer]
 """Answers one item."""
@@ -57,6 +60,10 @@ def load(subject: Subject) -> Answer:
     extract = subject.job.declaration.extract
     base, begun = subject.base, time.monotonic()
     record = subject.made.changed_night(subject.day, tenfold(extract))
+    if record["rows_in"] == base.record["rows_in"]:
+        return not_applicable(
+            "no key column is a number or a text, so rows cannot be given keys of their own"
+        )
     seconds = time.monotonic() - begun
     ratio = record["cpu_seconds"] / max(base.record["cpu_seconds"], 0.1)
     window = _window(subject)
@@ -77,6 +84,7 @@ def _window(subject: Subject) -> float | None:
 def robustness(subject: Subject) -> Answer:
     """monitor-2: every kind of strange input is published whole or refused with its reason."""
     told, wrong = [], []
+    _ = subject.base  # the last good publish, which no strange night may take away
     for strange in strange_inputs(subject.job.declaration.extract):
         outcome, fault = _strange_night(subject, strange)
         told.append(f"{strange.name}: {outcome}")
@@ -99,10 +107,10 @@ def _strange_night(subject: Subject, strange: Strange) -> tuple[str, str | None]
         return "published", "must be refused; it was published"
     if record["rows_in"] != record["rows_scored"] + record["rows_fallback"] + record["rows_withheld"]:
         return "published", "rows were lost"
-    moved = _moved_scores(subject, record)
+    untouched, moved = _untouched(subject, record)
     told = f"{record['rows_scored']} scored, {record['rows_fallback']} by a fallback"
-    told += f", {record['rows_withheld']} withheld"
-    return told, f"{moved} rows that nothing happened to have another score" if moved else None
+    told += f", {record['rows_withheld']} withheld, {untouched} untouched rows scored as before"
+    return told, f"{moved} of {untouched} untouched rows have another score" if moved else None
 
 
 def _still_there(subject: Subject) -> bool:
@@ -110,12 +118,13 @@ def _still_there(subject: Subject) -> bool:
         return ledger.visible_run(connection, subject.job.name, subject.day) is not None
 
 
-def _moved_scores(subject: Subject, record: ledger.Record) -> int:
-    """How many rows that are as they were on the first night have another score than then."""
+def _untouched(subject: Subject, record: ledger.Record) -> tuple[int, int]:
+    """How many rows are as they were on the first night, and how many of these are scored otherwise."""
     key = list(subject.job.declaration.extract.key)
     before, now = (_scored_rows(subject, each, key) for each in (subject.base.record, record))
     both = before.merge(now, how="inner", on=list(before.columns.drop("score")), suffixes=("", "_now"))
-    return int((both["score"] != both["score_now"]).sum())
+    same = np.isclose(both["score"].to_numpy(), both["score_now"].to_numpy(), rtol=ROUNDING, atol=0)
+    return len(both), int((~same).sum())
 
 
 def _scored_rows(subject: Subject, record: ledger.Record, key: list[str]) -> pd.DataFrame:
@@ -129,20 +138,25 @@ def _scored_rows(subject: Subject, record: ledger.Record, key: list[str]) -> pd.
 
 
 def changed_dependency(subject: Subject) -> Answer:
-    """monitor-1: a source that changes its columns ends the night with a name for it."""
-    told = []
+    """monitor-1: a source that changes its columns ends the night, and its owner's alert is recorded."""
+    made, told = subject.made, []
     for strange in strange_inputs(subject.job.declaration.extract):
-        if strange.name not in ("a column of another type", "a missing column"):
+        if strange.name not in CHANGED_COLUMNS:
             continue
         try:
-            subject.made.changed_night(subject.day, strange.change)
+            made.changed_night(subject.day, strange.change)
         except ExtractError as error:
-            told.append(f"{strange.name}: {type(error).__name__}")
+            kind = type(error).__name__
+            if not alert_failed(
+                made.env, subject.job.name, subject.day, strange.name, "scheduled", kind, str(error)
+            ):
+                return failed(f"{strange.name}: {kind}, and no alert", "run `nightshift check`")
+            told.append(f"{strange.name}: {kind}")
         else:
             return failed(f"{strange.name} was published", "declare the column's type in extract.columns")
     if not told:
         return not_applicable("the extract has no column but its key and texts")
-    return passed("; ".join(told) + ", told to the owner as a failed night")
+    return passed("; ".join(told) + "; an alert of each failed night was recorded for its owner")
 
 
 def fallback(subject: Subject) -> Answer:
@@ -185,22 +199,26 @@ def _current_night(subject: Subject) -> ledger.Record:
 
 
 def privacy(subject: Subject) -> Answer:
-    """data-5: with every row broken, no personal value stands in the quarantine."""
+    """data-5: whatever is wrong with a row, no personal value of it stands in the quarantine."""
     pii = subject.job.declaration.extract.pii
     if not pii:
         return not_applicable("extract.pii is declared empty: no column is personal")
-    nulls = next(each for each in strange_inputs(subject.job.declaration.extract) if each.name == "nulls")
-    with suppress(NightshiftError):  # what a refused night leaves in quarantine is judged too
-        subject.made.changed_night(subject.day, nulls.change)
+    newest = subject.base.record["run_no"]
+    for strange in strange_inputs(subject.job.declaration.extract):
+        with suppress(NightshiftError):  # what a refused night leaves in quarantine is judged too
+            subject.made.changed_night(subject.day, strange.change)
     statement = sa.text(
-        f"select count(*), count(*) filter (where value is not null and value <> '***') "
-        f"from {SCHEMA}.quarantine where column_name = any(:pii)"
+        f"select count(*), count(*) filter (where value <> :mask) "
+        f"from {SCHEMA}.quarantine where run_no > :newest and column_name = any(:pii) and value is not null"
     )
     with subject.made.env.engine.connect() as connection:
-        entries, shown = connection.execute(statement, {"pii": list(pii)}).one()
+        values = {"newest": newest, "pii": list(pii), "mask": MASK}
+        entries, shown = connection.execute(statement, values).one()
+    if not entries:
+        return not_applicable(f"no rule of the suite puts values of {', '.join(pii)} into the quarantine")
     return judged(
         shown == 0,
-        f"{entries} quarantine entries on {', '.join(pii)}, {shown} of them with a value",
+        f"{entries} values of {', '.join(pii)} in quarantine, {shown} of them not masked",
         "this is a defect of Nightshift: tell its authors",
     )
 

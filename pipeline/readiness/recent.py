@@ -25,7 +25,9 @@ def recent_rows(subject: Subject) -> TrainingRows | Answer:
     declared = subject.job.declaration
     if declared.outcomes is None:
         return not_applicable("no outcomes are declared, so nothing is trained here")
-    now, wanted = datetime.now(UTC), declared.train.holdout_nights + _MORE_NIGHTS
+    # A calibrated fit is measured on nights before those that it is calibrated on.
+    held_out = declared.train.holdout_nights * (2 if declared.train.calibrate else 1)
+    now, wanted = datetime.now(UTC), held_out + _MORE_NIGHTS
     days, day = list[Partition](), subject.day
     while len(days) < wanted and day.day >= declared.schedule.start:
         if matured(subject.job, day) <= now:

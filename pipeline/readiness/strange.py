@@ -15,6 +15,8 @@ from pipeline.job import Extract
 Mask = npt.NDArray[np.bool_]
 Batches = Iterator[pa.RecordBatch]
 
+CHANGED_COLUMNS = ("a column of another type", "a missing column")
+"""Of the kinds, those in which the source's columns are others."""
 _SHARE = 0.05
 """Of the rows that a partial change touches."""
 _UNICODE = "Zoë 漢字 \U0001f6eb \u202edrop table\u202c '\"; --"
@@ -61,8 +63,8 @@ def strange_inputs(extract: Extract, seed: int = 0) -> tuple[Strange, ...]:
         ]
     if typed:
         kinds += [
-            Strange("a column of another type", _retyped(typed), must_refuse=True),
-            Strange("a missing column", _without(typed), must_refuse=True),
+            Strange(CHANGED_COLUMNS[0], _retyped(typed), must_refuse=True),
+            Strange(CHANGED_COLUMNS[1], _without(typed), must_refuse=True),
         ]
     return tuple(kinds)
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 
+ROUNDING = 1e-9
+"""Of a score: matrix products of few rows round otherwise than those of many."""
+
+
 @dataclass(frozen=True)
 class Night:
     """A scratch night: its record and how long it took, in seconds."""

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from support.local_airflow import NIGHTSHIFT
 from support.receiver import receiving
-from support.toy import JOB, NIGHT, Template, Toy, quiet_mlflow
+from support.toy import CHAMPION_SINCE, JOB, NIGHT, Template, Toy, quiet_mlflow
 
-from pipeline.adapters import versions
+from pipeline.adapters import verdict_book, versions
+from pipeline.lifecycle.gate import Verdict
 from pipeline.readiness import feature_items, model_items, nights, operation_items
 from pipeline.readiness.assess import CHECKS, choose
 from pipeline.readiness.rubric import RUBRIC
 from pipeline.readiness.scratch import Scratch, scratch
+from pipeline.readiness.strange import strange_inputs
 from pipeline.readiness.subject import Subject
 
 pytestmark = pytest.mark.integration
@@ -87,17 +89,73 @@ def test_a_chain_without_an_answer_for_a_broken_model_is_told(toy: Toy, subject:
     assert answer.status == "fail"
 
 
-def test_features_that_count_over_the_batch_are_told(toy: Toy, subject: Subject) -> None:
+@pytest.fixture(scope="module")
+def counting(toy: Toy, subject: Subject) -> Subject:
+    """A version whose feature counts the rows beside it."""
     own = '"sold_share_7d": rows["kind"].map(share).astype("float64").fillna(0.5)'
-    number = toy.own_features(own, '"sold_share_7d": pd.Series(float(len(rows)), index=rows.index)')
+    number = toy.own_features(own, '"sold_share_7d": pd.Series(len(rows) / 1e4, index=rows.index)')
     # Other tests number versions of the scratch target too.
     chosen = replace(subject.chosen, version=replace(toy.version(number), version=1000))
     with subject.made.env.engine.begin() as connection:
         versions.insert(connection, chosen.version)
-    counting = Subject(toy.env, chosen, Scratch(subject.made.env, chosen.job, chosen.version))
+    return Subject(toy.env, chosen, Scratch(subject.made.env, chosen.job, chosen.version))
+
+
+def test_features_that_count_over_the_batch_are_told(counting: Subject) -> None:
     answers = [feature_items.row_wise(counting), feature_items.alone(counting)]
     assert [answer.status for answer in answers] == ["fail", "fail"]
     assert "halves of the rows have other features than the whole" in answers[0].evidence
+
+
+def only(subject: Subject, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one kind of strange input come alone: the others take as long each."""
+    chosen = [each for each in strange_inputs(subject.job.declaration.extract) if each.name == name]
+    monkeypatch.setattr(nights, "strange_inputs", lambda _: chosen)
+
+
+def test_scores_that_move_with_other_rows_fail_robustness(
+    counting: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(counting, "duplicated rows", monkeypatch)
+    answer = nights.robustness(counting)
+    assert answer.status == "fail"
+    assert "untouched rows have another score" in answer.evidence
+
+
+def test_personal_values_in_quarantine_are_told(
+    toy: Toy, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(subject, "extremely small numbers", monkeypatch)
+    query = "  sql: |\n    select * from toy where"
+    with edited(toy, query, f"  pii: [amount]\n{query}"):
+        chosen = choose(toy.env, JOB, NIGHT, None)
+        asked = Subject(toy.env, chosen, Scratch(subject.made.env, chosen.job, chosen.version))
+        masked = nights.privacy(asked)
+    shown = nights.privacy(asked)  # by nights that mask nothing any more
+    assert (masked.status, shown.status) == ("pass", "fail"), masked
+
+
+def test_a_changed_column_that_nobody_is_told_of_fails(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nights, "alert_failed", lambda *_: False)
+    assert nights.changed_dependency(subject).status == "fail"
+
+
+def test_what_the_gate_said_of_a_version_counts_for_its_refit(toy: Toy, subject: Subject) -> None:
+    accepted = toy.register_like(1)
+    refit = toy.register_like(1, refit_of=accepted)
+    with toy.env.engine.begin() as connection:
+        verdict_book.append(
+            connection, toy.version(accepted), toy.version(1), Verdict("accept", ()),
+            span=(NIGHT.day, NIGHT.day), nights=1, labels_as_of=CHAMPION_SINCE, figures={}, settings={},
+            actor="a test",
+        )  # fmt: skip
+    judged, unjudged = (
+        model_items.gated(Subject(toy.env, choose(toy.env, JOB, NIGHT, number), subject.made))
+        for number in (refit, toy.register_like(1))
+    )
+    assert (judged.status, unjudged.status) == ("pass", "fail")
 
 
 def test_a_notice_must_arrive(toy: Toy, subject: Subject) -> None:
