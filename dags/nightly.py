@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import (
     DAG,
     Asset,
-    ExceptionRetryPolicy,
     Param,
     PartitionedAssetTimetable,
-    RetryAction,
-    RetryRule,
     TriggerRule,
     chain,
     task,
@@ -23,26 +20,15 @@ from airflow.sdk import (
 
 from dags import tasks
 from dags.asked import DAG_KIND
-from dags.notices import late_alert, notify_failure
-from dags.pods import pod_override
+from dags.common import at_work, dag_settings
+from dags.notices import late_alert
 from dags.timetable import BusinessDays
-from pipeline.partition import Partition
 
 if TYPE_CHECKING:
     from pipeline.job import Job
 
-POOL = "nightshift"
-"""Airflow's pool of CPUs: a stage that works takes as many slots as the job declares."""
-
 _AT_ONCE = 8
 _WAITS_AT_MOST = timedelta(days=2).total_seconds()
-_RETRIES = ExceptionRetryPolicy(
-    rules=[
-        RetryRule("pipeline.errors.TransientError", RetryAction.RETRY, reason="the fault may pass"),
-        RetryRule("pipeline.errors.NightshiftError", RetryAction.FAIL, reason="a retry cannot help"),
-    ]
-)
-"""Of any other failure, such as a killed process, the task's own retries decide."""
 
 
 def predictions_asset(job: str) -> Asset:
@@ -50,35 +36,16 @@ def predictions_asset(job: str) -> Asset:
     return Asset(name=f"predictions.{job}", uri=f"nightshift://predictions/{job}")
 
 
-def task_defaults(job: Job) -> dict[str, Any]:
-    """What every task of a job's DAGs has: its owner, who is told, and when it is tried again."""
-    return {
-        "owner": job.declaration.owners.team,
-        "retries": 3,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": 3.0,
-        "max_retry_delay": timedelta(minutes=15),
-        "retry_policy": _RETRIES,
-        "on_failure_callback": notify_failure,
-    }
-
-
 def score_dag(job: Job) -> DAG:
     """resolve_day → wait_for_source → plan → extract → validate → score, by shard → publish → report."""
     declared = job.declaration
-    owners, schedule = declared.owners, declared.schedule
     with DAG(
         f"{job.name}{DAG_KIND}",
         description=declared.description,
-        doc_md=_documentation(job),
         schedule=_timetable(job),
-        start_date=job.instants(Partition(schedule.start)).day_start,
-        catchup=False,
         max_active_runs=_AT_ONCE,
-        tags={"nightshift", job.name, owners.team},
         params=_form(job),
-        default_args=task_defaults(job),
-        on_failure_callback=notify_failure,
+        **dag_settings(job, _does(job)),
         deadline=late_alert(job),
     ) as dag:
         _tasks(job)
@@ -86,12 +53,7 @@ def score_dag(job: Job) -> DAG:
 
 
 def _tasks(job: Job) -> None:
-    resources, asset = job.declaration.resources, predictions_asset(job.name)
-    works: dict[str, Any] = {
-        "pool": POOL,
-        "pool_slots": resources.cpus,
-        "executor_config": pod_override(resources),
-    }
+    works, asset = at_work(job), predictions_asset(job.name)
     waits: dict[str, Any] = {"mode": "reschedule", "poke_interval": 60, "timeout": _WAITS_AT_MOST}
     wanted = _task(tasks.resolve_day)(job.name)
     ready = task.sensor(**waits)(tasks.wait_for_source)(job.name, wanted)
@@ -154,11 +116,9 @@ def _form(job: Job) -> dict[str, Param]:
     }
 
 
-def _documentation(job: Job) -> str:
-    declared, owners = job.declaration, job.declaration.owners
+def _does(job: Job) -> str:
+    declared = job.declaration
     return (
-        f"{declared.description}\n\n"
-        f"Owner: **{owners.team}**, on call {owners.on_call}, approvers {', '.join(owners.approvers)}.\n\n"
         f"Scores each day after its cut-off, {declared.schedule.cutoff:%H:%M} {declared.schedule.timezone}, "
         f"and publishes `predictions.{job.name}`. The partition key of a run is its business day.\n\n"
         "A task that is retried goes on with its run; clear `plan` and what follows for a new run of the "

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
 from dags import tasks
-from dags.nightly import POOL, task_defaults
-from dags.notices import notify_failure
+from dags.common import POOL, dag_settings
 from dags.training import retrain_asset
-from pipeline.partition import Partition
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -23,15 +21,10 @@ def outcomes_dag(job: Job) -> DAG:
     with DAG(
         f"{job.name}__outcomes",
         description=f"What the predictions were worth. {declared.description}",
-        doc_md=_documentation(job),
         schedule=CronTriggerTimetable(f"{cutoff.minute} {cutoff.hour} * * *", timezone=zone),
-        start_date=job.instants(Partition(declared.schedule.start)).day_start,
-        catchup=False,
         max_active_runs=1,
-        tags={"nightshift", job.name, declared.owners.team},
         params={name: _day(name) for name in ("from", "to")},
-        default_args=task_defaults(job),
-        on_failure_callback=notify_failure,
+        **dag_settings(job, _does(job)),
     ) as dag:
         fired = task(pool=POOL)(tasks.evaluate)(job.name)
         if declared.retrain:
@@ -50,12 +43,10 @@ def _day(name: str) -> Param:
     )
 
 
-def _documentation(job: Job) -> str:
-    owners, outcomes = job.declaration.owners, job.declaration.outcomes
+def _does(job: Job) -> str:
+    outcomes = job.declaration.outcomes
     days = outcomes.mature_after_days if outcomes else 0
     return (
-        f"{job.declaration.description}\n\n"
-        f"Owner: **{owners.team}**, on call {owners.on_call}, approvers {', '.join(owners.approvers)}.\n\n"
         f"Joins labels once they are mature, {days} days after a day's end, and judges the run that readers "
         "saw when they decided; a run that was published later is judged apart, as hindsight. Late and "
         "corrected labels of the last 35 days are judged again. Writes `nightshift.outcomes`; read "

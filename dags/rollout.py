@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk import DAG, Param, task
 
 from dags import tasks
-from dags.nightly import task_defaults
-from dags.notices import notify_failure
-from pipeline.partition import Partition
+from dags.common import dag_settings
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -21,15 +19,10 @@ def rollout_dag(job: Job) -> DAG:
     with DAG(
         f"{job.name}__rollout",
         description=f"A version beside the champion. {declared.description}",
-        doc_md=_documentation(job),
         schedule=None,
-        start_date=job.instants(Partition(declared.schedule.start)).day_start,
-        catchup=False,
         max_active_runs=1,
-        tags={"nightshift", job.name, declared.owners.team},
         params=_form(job),
-        default_args=task_defaults(job),
-        on_failure_callback=notify_failure,
+        **dag_settings(job, _does(job)),
     ) as dag:
         task(tasks.roll_out)(job.name)
     return dag
@@ -73,11 +66,8 @@ def _form(job: Job) -> dict[str, Param]:
     }
 
 
-def _documentation(job: Job) -> str:
-    owners = job.declaration.owners
+def _does(job: Job) -> str:
     return (
-        f"{job.declaration.description}\n\n"
-        f"Owner: **{owners.team}**, on call {owners.on_call}, approvers {', '.join(owners.approvers)}.\n\n"
         "Starts, changes or stops what runs beside the champion, as `nightshift rollout` does; the nights "
         f"that are planned from then on take part. `nightshift rollout {job.name} status` compares the two."
     )

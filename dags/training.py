@@ -9,9 +9,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, chain, conf, task
 
 from dags import training_tasks as tasks
-from dags.nightly import POOL, task_defaults
-from dags.pods import pod_override
-from pipeline.partition import Partition
+from dags.common import at_work, dag_settings
 
 if TYPE_CHECKING:
     from airflow.sdk.execution_time.hitl import HITLUser
@@ -33,27 +31,18 @@ def training_dag(job: Job) -> DAG:
     with DAG(
         f"{job.name}__train",
         description=f"Trains a challenger and asks for its approval. {declared.description}",
-        doc_md=_documentation(job),
         schedule=_schedule(job),
-        start_date=job.instants(Partition(declared.schedule.start)).day_start,
-        catchup=False,
         max_active_runs=1,
-        tags={"nightshift", job.name, declared.owners.team},
         params=_form(),
         # Training pages nobody: its DAG run is red, its owner looks when he wants a model.
-        default_args={**task_defaults(job), "on_failure_callback": None},
+        **dag_settings(job, _does(), pages=False),
     ) as dag:
         _tasks(job)
     return dag
 
 
 def _tasks(job: Job) -> None:
-    resources = job.declaration.resources
-    works: dict[str, Any] = {
-        "pool": POOL,
-        "pool_slots": resources.cpus,
-        "executor_config": pod_override(resources),
-    }
+    works = at_work(job)
     wanted = task(tasks.resolve)(job.name)
     version = task(**works)(tasks.train)(job.name, wanted)
     verdict = task(**works)(tasks.gate)(job.name, wanted, version)
@@ -138,11 +127,8 @@ def _form() -> dict[str, Param]:
     }
 
 
-def _documentation(job: Job) -> str:
-    declared, owners = job.declaration, job.declaration.owners
+def _does() -> str:
     return (
-        f"{declared.description}\n\n"
-        f"Owner: **{owners.team}**, on call {owners.on_call}, approvers {', '.join(owners.approvers)}.\n\n"
         "Replays nights, from sealed snapshots where there are any, fits a challenger and lets the gate "
         "judge it against the champion on nights that it has not seen. What is accepted is fitted again on "
         "all nights, and waits under Required Actions for an approver; no answer within "

@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.cli.console import guarded
-from pipeline.cli.options import Approver, AsJson, Day, First, JobName, Last, Reason, environment
+from pipeline.cli.options import (
+    Approver,
+    AsJson,
+    AsOf,
+    Day,
+    EffectiveFrom,
+    First,
+    JobName,
+    Last,
+    Reason,
+    SomeFirst,
+    SomeLast,
+    environment,
+)  # fmt: skip
 
 app = typer.Typer()
 
@@ -18,10 +31,7 @@ def train(
     job: JobName,
     first: First,
     last: Last,
-    as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="INSTANT", help="Labels known later are absent; now by default."),
-    ] = None,
+    as_of: AsOf = None,
     seed: Annotated[int | None, typer.Option(help="Random seed; the declared one by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,18 +49,15 @@ def gate(
     champion: Annotated[
         int | None, typer.Option("--champion", metavar="VERSION", help="The one in force by default.")
     ] = None,
-    first: Annotated[
-        str | None,
-        typer.Option("--from", metavar="YYYY-MM-DD", help="First night; the newest mature ones by default."),
-    ] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last night.")] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="INSTANT", help="Labels known later are absent; now by default."),
-    ] = None,
+    first: SomeFirst = None,
+    last: SomeLast = None,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a challenger against the champion on nights that it has not seen; prints the verdict."""
+    """Judge a challenger against the champion on nights that it has not seen; prints the verdict.
+
+    Without a range: the newest gate.nights whose labels are mature.
+    """
     from pipeline.cli.gate import run_gate
 
     run_gate(environment(), job, version, champion, (first, last), as_of, as_json=as_json)
@@ -63,10 +70,7 @@ def promote(
     version: Annotated[int, typer.Argument(help="A registered version.", show_default=False)],
     approved_by: Approver,
     reason: Reason,
-    effective_from: Annotated[
-        str | None,
-        typer.Option("--effective-from", metavar="INSTANT", help="When it is in force; now by default."),
-    ] = None,
+    effective_from: EffectiveFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a version the champion; appends to the promotion history."""
@@ -116,10 +120,7 @@ def rollout(
         typer.Option("--approved-by", metavar="WHO", help="A declared approver; canary and ab need one."),
     ] = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Why; kept for ever.")] = None,
-    effective_from: Annotated[
-        str | None,
-        typer.Option("--effective-from", metavar="INSTANT", help="When it is in force; now by default."),
-    ] = None,
+    effective_from: EffectiveFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a version run beside the champion, end it, or compare the two.

@@ -10,7 +10,19 @@ import typer
 
 from pipeline.cli import life
 from pipeline.cli.console import configure_logging, emit, guarded
-from pipeline.cli.options import AsJson, Day, First, JobName, Last, Model, environment, policy
+from pipeline.cli.options import (
+    AsJson,
+    AsOf,
+    Day,
+    First,
+    JobName,
+    Last,
+    Model,
+    SomeFirst,
+    SomeLast,
+    environment,
+    policy,
+)  # fmt: skip
 
 app = typer.Typer(
     name="nightshift",
@@ -202,12 +214,9 @@ def backfill(
 @guarded
 def outcomes(
     job: JobName,
-    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day.")] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="INSTANT", help="Labels known later are absent; now by default."),
-    ] = None,
+    first: SomeFirst = None,
+    last: SomeLast = None,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge published predictions by what became true, and show quality and cost by week.
@@ -227,8 +236,8 @@ def outcomes(
 @guarded
 def status(
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="All jobs by default.")] = None,
-    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD")] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD")] = None,
+    first: SomeFirst = None,
+    last: SomeLast = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what readers see of each expected day, and the newest runs."""

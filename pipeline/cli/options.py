@@ -15,6 +15,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on std
 Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The business day to score.")]
 First = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day, included.")]
 Last = Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, included.")]
+SomeFirst = Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]
+SomeLast = Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="INSTANT", help="Labels known later are absent; now by default."),
+]
+EffectiveFrom = Annotated[
+    str | None,
+    typer.Option("--effective-from", metavar="INSTANT", help="When it is in force; now by default."),
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="current|as-of|VERSION", help="Which model version answers."),
