@@ -10,7 +10,8 @@ from pipeline.fields import Place
 from pipeline.partition import COLUMN
 
 if TYPE_CHECKING:
-    from pipeline.job import Alerts, Extract, Fallback, Model, Outcomes, Publish, Retrain, Schedule, Train
+    from pipeline.job import Alerts, Extract, Fallback, Model, Outcomes, Publish, Schedule
+    from pipeline.job_life import Retrain, Train
 
 Faults = Iterator[tuple[Place, str]]
 

@@ -14,7 +14,8 @@ import pandas as pd
 from pipeline.compare import Answered, Contender
 from pipeline.environment import Environment
 from pipeline.errors import FatalError, ModelError, nearest
-from pipeline.job import Behaviour, Job
+from pipeline.job import Job
+from pipeline.job_life import Behaviour
 from pipeline.lifecycle.gate import Pair, Probe
 from pipeline.monitoring.profiler import Profiler
 from pipeline.monitoring.quality import Floats

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import FatalError, ModelError
-from pipeline.job import Behaviour
+from pipeline.job_life import Behaviour
 from pipeline.probe import behaviour_tests, check_behaviour, robustness_tests
 from pipeline.scoring.feature_code import FeatureCode, FeatureType
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from pipeline.adapters.tables import alerts, retrain_triggers
-from pipeline.job import TriggerKind
+from pipeline.job_life import TriggerKind
 from pipeline.lifecycle.triggers import Episode, Firing, Silence
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.job import Rollout as Declared
+from pipeline.job_life import Rollout as Declared
 from pipeline.lifecycle.sequence import Bounds, mean_bounds
 
 Floats = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline import frames
 from pipeline.errors import FatalError
-from pipeline.job import Train
+from pipeline.job_life import Train
 from pipeline.partition import COLUMN
 from pipeline.scoring.feature_code import FeatureCode
 from pipeline.scoring.score import one_thread, predict

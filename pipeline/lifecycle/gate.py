@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.job import Gate
+from pipeline.job_life import Gate
 from pipeline.lifecycle.sequence import Bounds, mean_bounds
 
 Outcome = Literal["accept", "refuse", "not_enough_evidence"]

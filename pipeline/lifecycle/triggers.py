@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import fmean
 
-from pipeline.job import Retrain, TriggerKind
+from pipeline.job_life import Retrain, TriggerKind
 
 
 @dataclass(frozen=True)

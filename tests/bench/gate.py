@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from pipeline.job import Gate
+from pipeline.job_life import Gate
 from pipeline.lifecycle.gate import Evidence, Night, Outcome, Pair, Part, decide, running_bounds
 
 COST, OF_NIGHTS, ROWS = 880.0, 0.33, 900

@@ -27,7 +27,7 @@ from rich.table import Table
 from scipy import stats
 from scipy.special import expit, logit
 
-from pipeline.job import Rollout
+from pipeline.job_life import Rollout
 from pipeline.lifecycle.arms import JudgedNight, compare
 from pipeline.lifecycle.rollout import BUCKETS
 from pipeline.lifecycle.sequence import mean_bounds

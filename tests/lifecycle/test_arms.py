@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pipeline.job import Rollout
+from pipeline.job_life import Rollout
 from pipeline.lifecycle.arms import Answered, JudgedNight, compare, night_faults, sample_ratio_p
 from pipeline.lifecycle.rollout import BUCKETS
 

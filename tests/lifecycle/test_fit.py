@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.adapters import models
 from pipeline.errors import FatalError
-from pipeline.job import Train
+from pipeline.job_life import Train
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit, key_hashes, sample_by_key
 from pipeline.scoring.feature_code import load_feature_code
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.job import Behaviour, Gate
+from pipeline.job_life import Behaviour, Gate
 from pipeline.lifecycle.gate import (
     Evidence,
     Night,

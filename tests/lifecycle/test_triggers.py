@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.job import CostAbove, Retrain, TriggerKind
+from pipeline.job_life import CostAbove, Retrain, TriggerKind
 from pipeline.lifecycle.triggers import Episode, Facts, Firing, Silence, fired
 
 DAY = date(2013, 6, 10)

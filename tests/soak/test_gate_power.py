@@ -6,7 +6,7 @@ import pytest
 from bench.gate import PLANTS, line
 from scipy.stats import binomtest
 
-from pipeline.job import Gate
+from pipeline.job_life import Gate
 
 pytestmark = pytest.mark.soak
 

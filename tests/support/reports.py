@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from html.parser import HTMLParser
 from typing import Any, TypeVar
 
-from pipeline.job import Gate
+from pipeline.job_life import Gate
 from pipeline.lifecycle.gate import Evidence, Pair, Part, Probe, decide, figures
 from pipeline.lifecycle.gate import Night as JudgedNight
 from pipeline.monitoring.metrics import Baseline, Metric
