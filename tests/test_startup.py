@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = {"scipy", "sklearn", "skops", "duckdb", "mlflow", "great_expectations", "apprise", "airflow"}
+HEAVY = {
+    "scipy", "sklearn", "skops", "duckdb", "mlflow", "great_expectations", "apprise", "airflow", "polars",
+    "adbc_driver_postgresql",
+}  # fmt: skip
 
 
 def test_the_steps_of_a_night_import_nothing_heavy_before_they_need_it() -> None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pyarrow as pa
-from adbc_driver_postgresql import dbapi
 from sqlalchemy.dialects.postgresql import dialect
 
+from pipeline.adapters.arrow_connection import arrow_connection
 from pipeline.adapters.migrate import rows_table
-from pipeline.adapters.source import driver_errors, plain_url
+from pipeline.adapters.source import driver_errors
 from pipeline.adapters.tables import SCHEMA
 from pipeline.partition import Partition
 
@@ -39,7 +39,7 @@ def earlier_scores(
         f"order by {columns}, rows.day desc"
     )
     oldest = partition.day - timedelta(days=max_age_days)
-    with driver_errors(), dbapi.connect(plain_url(url)) as connection, connection.cursor() as cursor:
+    with driver_errors(), arrow_connection(url) as connection, connection.cursor() as cursor:
         cursor.execute(sql, (job, partition.day, oldest))
         found: pa.Table = cursor.fetch_arrow_table()
         return found

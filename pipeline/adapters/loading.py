@@ -6,19 +6,22 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
-from adbc_driver_postgresql import dbapi
 
+from pipeline.adapters.arrow_connection import arrow_connection
 from pipeline.adapters.driver_errors import driver_errors
 from pipeline.adapters.job_tables import rows_table, shadow_table
-from pipeline.adapters.source import plain_url
 from pipeline.adapters.tables import SCHEMA
 from pipeline.adapters.warehouse import quoted
 from pipeline.errors import FatalError, RunError, SealError, TransientError
 from pipeline.run import BATCH_ROWS, Run, Stage
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection, Cursor
 
 # Held until the end of the load. Shards hold it together; sealing waits for them, and refuses later ones.
 _AT_WORK = f"""
@@ -62,7 +65,7 @@ class PartLoad:
 
     def __enter__(self) -> PartLoad:
         with driver_errors():
-            self._connection = dbapi.connect(plain_url(self._url))
+            self._connection = arrow_connection(self._url)
         try:
             self._claim()
         except BaseException:
@@ -110,7 +113,7 @@ def load_shadow(url: str, run: Run, part: int, schema: pa.Schema, batches: Itera
         for batch in batches:
             yield batch.append_column(own, pa.repeat(pa.scalar(part, pa.int32()), batch.num_rows))
 
-    with driver_errors(), dbapi.connect(plain_url(url)) as connection:
+    with driver_errors(), arrow_connection(url) as connection:
         with connection.cursor() as cursor:
             cursor.execute(
                 f"delete from {SCHEMA}.{quoted(table)} where day = $1 and run_no = $2 and part = $3",
@@ -126,13 +129,13 @@ def shadow_rows(url: str, run: Run, key: Sequence[str]) -> pa.Table:
     statement = (
         f"select {columns} from {SCHEMA}.{quoted(shadow_table(run.job))} where day = $1 and run_no = $2"
     )
-    with driver_errors(), dbapi.connect(plain_url(url)) as connection, connection.cursor() as cursor:
+    with driver_errors(), arrow_connection(url) as connection, connection.cursor() as cursor:
         cursor.execute(statement, (run.partition.day, run.run_no))
         found: pa.Table = cursor.fetch_arrow_table()
         return found
 
 
-def _hold(cursor: dbapi.Cursor, lock: str, run: Run, stage: Stage) -> None:
+def _hold(cursor: Cursor, lock: str, run: Run, stage: Stage) -> None:
     cursor.execute(lock, (run.run_no, stage))
     if cursor.fetchone() is None:
         raise FatalError(
@@ -140,9 +143,7 @@ def _hold(cursor: dbapi.Cursor, lock: str, run: Run, stage: Stage) -> None:
         )
 
 
-def _copy(
-    connection: dbapi.Connection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
-) -> None:
+def _copy(connection: Connection, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     failures: list[BaseException] = []
     with closing(_watched(batches, failures)) as stream, connection.cursor() as cursor:
         reader = pa.RecordBatchReader.from_batches(schema, stream)
@@ -174,7 +175,7 @@ def load_quarantine(url: str, run: Run, file: Path) -> None:
     Raises FatalError when the run has been validated already, or has ended.
     """
     parquet = pq.ParquetFile(file)
-    with driver_errors(), dbapi.connect(plain_url(url)) as connection:
+    with driver_errors(), arrow_connection(url) as connection:
         with connection.cursor() as cursor:
             _hold(cursor, _ALONE, run, "extracted")
             cursor.execute(f"delete from {SCHEMA}.quarantine where run_no = $1", (run.run_no,))
@@ -183,7 +184,7 @@ def load_quarantine(url: str, run: Run, file: Path) -> None:
 
 
 def _copy_quarantine(
-    connection: dbapi.Connection, run: Run, lines: pa.Schema, batches: Iterable[pa.RecordBatch]
+    connection: Connection, run: Run, lines: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> None:
     names = [_QUARANTINE_NAMES.get(name, name) for name in lines.names]
     own = [("run_no", pa.int64()), ("run_id", pa.string())]

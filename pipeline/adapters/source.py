@@ -5,23 +5,24 @@ PostgreSQL goes through ADBC (COPY, streamed); any other SQLAlchemy database thr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from adbc_driver_manager._reader import AdbcRecordBatchReader
-from adbc_driver_postgresql import dbapi
 
+from pipeline.adapters.arrow_connection import arrow_connection
 from pipeline.adapters.driver_errors import driver_errors
 from pipeline.errors import ExtractError, UsageError
 from pipeline.query import Dialect, Reader
 from pipeline.run import BATCH_ROWS
 
-__all__ = ["driver_errors", "open_reader", "plain_url"]
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection
+
+__all__ = ["driver_errors", "open_reader"]
 
 _BIND_TYPES = {"day": "date"}
 _POSTGRES_SESSION = (
@@ -54,14 +55,9 @@ def open_reader(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Read
         yield reader
 
 
-def plain_url(url: str) -> str:
-    """The URL as PostgreSQL's own library takes it, without SQLAlchemy's driver name."""
-    return re.sub(r"^postgresql\+\w+:", "postgresql:", url)
-
-
 @contextmanager
 def _postgres(url: str, binds: Mapping[str, date | datetime]) -> Iterator[Reader]:
-    with dbapi.connect(plain_url(url)) as connection:
+    with arrow_connection(url) as connection:
         with connection.cursor() as cursor:
             for setting in _POSTGRES_SESSION:
                 cursor.execute(setting)
@@ -81,10 +77,12 @@ class _PostgresReader:
         bind=lambda name: f"current_setting('nightshift.{name}')::{_BIND_TYPES.get(name, 'timestamptz')}",
     )
 
-    def __init__(self, connection: dbapi.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        from adbc_driver_manager._reader import AdbcRecordBatchReader
+
         with driver_errors(), self._connection.cursor() as cursor:
             cursor.execute(sql)
             stream = cursor.fetch_arrow()

@@ -36,12 +36,11 @@ def load_flights(url: str, weeks: int = 0) -> LoadedFlights:
     One transaction: readers see all tables or none. Tables that an earlier call loaded are left as they are.
     Raises UsageError when the extra `demo` is not installed, TransientError when the database is away.
     """
-    from adbc_driver_postgresql import dbapi
-
-    from pipeline.adapters.source import driver_errors, plain_url
+    from pipeline.adapters.arrow_connection import arrow_connection
+    from pipeline.adapters.driver_errors import driver_errors
 
     files, marker = csv_files(), _marker(weeks)
-    with driver_errors(), dbapi.connect(plain_url(url)) as connection, connection.cursor() as cursor:
+    with driver_errors(), arrow_connection(url) as connection, connection.cursor() as cursor:
         # A second loader waits here, and so does a restart for the end of a killed one.
         cursor.execute(f"select pg_advisory_xact_lock(hashtext('{SCHEMA}'))")
         loaded = not _is_loaded(cursor, marker)

@@ -16,8 +16,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from pipeline.adapters.arrow_connection import plain_url
 from pipeline.adapters.embedded import EmbeddedServer
-from pipeline.adapters.source import open_reader, plain_url
+from pipeline.adapters.source import open_reader
 from pipeline.errors import ChangedColumn, ExtractError, MissingTable, RunError, TransientError, UsageError
 from pipeline.partition import Partition
 from pipeline.query import Reader
