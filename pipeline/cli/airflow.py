@@ -70,7 +70,7 @@ class LocalAirflow:
         address = f"http://127.0.0.1:{self.port}"
         settings = {
             "core": {
-                "executor": "LocalExecutor",
+                "executor": "dags.executor.WarmLocalExecutor",
                 "parallelism": str(_AT_ONCE),
                 "load_examples": "False",
                 "plugins_folder": str(PROJECT / "dags" / "plugins"),

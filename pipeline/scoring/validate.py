@@ -38,12 +38,13 @@ _Counted = tuple[Reason, int]
 @cache
 def warm_up() -> None:
     """Import Great Expectations, seconds of work that may overlap the extract in a thread."""
+    # Its modules log each of their functions while they are imported, and rows' values later
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pipeline.scoring.duckdb_engine  # noqa: F401
-    # Its modules hand the process's warnings to logging, and log rows' values
+    # They hand the process's warnings to logging
     logging.captureWarnings(False)
-    logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)
 
 
 def validate(
