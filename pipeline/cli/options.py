@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Stem of dags/JOB.yaml.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")]
-Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The business day to score.")]
+Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The business day.")]
 First = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day, included.")]
 Last = Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, included.")]
 SomeFirst = Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]

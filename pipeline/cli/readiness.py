@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.cli.console import emit, err, expected_warnings, progress
 from pipeline.partition import Partition
@@ -16,7 +17,7 @@ from pipeline.readiness.rubric import RUBRIC, Assessed
 if TYPE_CHECKING:
     from pipeline.environment import Environment
 
-_SHOWN = {"pass": "[green]pass[/]", "fail": "[red]fail[/]", "not_applicable": "[dim]n/a[/]"}
+_SHOWN = {"pass": ("pass", "green"), "fail": ("fail", "red"), "not_applicable": ("n/a", "dim")}
 
 
 def run_readiness(env: Environment, job: str, day: str | None, version: int | None, *, as_json: bool) -> None:
@@ -50,7 +51,7 @@ def _table(job: str, assessed: list[Assessed]) -> Table:
     for name in ("item", "asked for", "status", "evidence and what to do"):
         table.add_column(name, overflow="fold")
     for each in assessed:
-        status = _SHOWN[each.answer.status] + (" (required)" if each.item.required else "")
+        status = Text.assemble(_SHOWN[each.answer.status], " (required)" if each.item.required else "")
         told = each.answer.evidence + (f"\n→ {each.answer.fix}" if each.answer.fix else "")
         table.add_row(each.item.id, each.item.title, status, told)
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def _gate(subject: Subject, check: str | None) -> Answer:
         verdict = verdict_book.newest(connection, subject.job.name, number)
         history = versions.promotion_history(connection, subject.job.name)
     if verdict is None:
-        if not [row for row in history if row.version != subject.version.version]:
+        if not list(takewhile(lambda row: row.version != subject.version.version, history)):
             return not_applicable(f"version {number} is the first: there is no champion to compare it with")
         return failed(f"version {number} was never judged", f"nightshift gate {subject.job.name} {number}")
     told = f"verdict {verdict.verdict_no} against version {verdict.champion}, {verdict.nights} nights: "

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 
@@ -156,6 +157,16 @@ def test_what_the_gate_said_of_a_version_counts_for_its_refit(toy: Toy, subject:
         for number in (refit, toy.register_like(1))
     )
     assert (judged.status, unjudged.status) == ("pass", "fail")
+
+
+def test_a_first_version_has_nothing_to_be_compared_with_even_after_a_rollback_to_it(
+    toy: Toy, subject: Subject
+) -> None:
+    toy.promote(toy.register_like(1), datetime.now(UTC))
+    toy.rollback()
+    rolled_back = Subject(toy.env, choose(toy.env, JOB, NIGHT, None), subject.made)
+    assert rolled_back.version.version == 1
+    assert model_items.gated(rolled_back).status == "not_applicable"
 
 
 def test_a_notice_must_arrive(toy: Toy, subject: Subject) -> None:
