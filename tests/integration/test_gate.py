@@ -20,6 +20,7 @@ from pipeline.adapters import verdict_book
 from pipeline.cli.main import app
 from pipeline.errors import FatalError, UsageError
 from pipeline.gate import Judged, judge
+from pipeline.monitoring.quality import UNKNOWN
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
@@ -140,9 +141,11 @@ def test_a_night_that_would_not_have_been_published_is_left_out_and_told(toy: To
 
 def test_each_version_answers_with_its_own_features_and_queries(toy: Toy) -> None:
     halved = toy.own_extract(
-        "select * from toy where day = :day", "select * from toy where day = :day and id <= 100"
+        "select * from toy where day = :day", "select * from toy where day = :day and id > 100"
     )
     assert {one["rows"] for one in figures(toy, judged(toy, halved, span=SHORT))} == {100}
+    whole = figures(toy, judged(toy, toy.register_like(1), champion=halved, span=SHORT))
+    assert all(one["loss"]["champion"] == one["loss"]["challenger"] for one in whole)
     other = toy.own_features('"amount": rows["amount"],', '"amount": rows["amount"] * 0,')
     (first, *_) = figures(toy, judged(toy, other, span=SHORT))
     assert first["loss"]["challenger"] > 1.5 * first["loss"]["champion"]
@@ -152,6 +155,18 @@ def test_the_same_version_under_another_number_loses_the_same(toy: Toy) -> None:
     made = judged(toy, toy.register_like(1), span=SHORT)
     assert all(one["loss"]["champion"] == one["loss"]["challenger"] for one in figures(toy, made))
     assert outcomes(made)["golden_rows"] == "accept"
+
+
+def test_money_is_told_per_1000_rows_and_rows_without_a_value_are_a_slice_too(toy: Toy) -> None:
+    costs = "costs: {currency: EUR, false_alarm: 2, miss: 5}"
+    toy.edit("dags/toy.yaml", "  label: sold\n", f"  label: sold\n  slices: [note]\n  {costs}\n")
+    toy.edit("dags/toy.yaml", "train: {", "gate: {slice_rows: 1}\ntrain: {")
+    toy.execute("update source.toy set note = null where id % 3 = 0")
+    made = judged(toy, 2, span=SHORT)
+    for one in figures(toy, made):
+        assert one["loss"] == pytest.approx(one["metrics"]["cost_per_1000"])
+    page = PageReader(Path(made.page.path).read_text(encoding="utf-8")).text
+    assert UNKNOWN in page
 
 
 def test_a_challenger_whose_features_fail_on_real_rows_is_refused(toy: Toy) -> None:

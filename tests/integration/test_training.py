@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 
 DAYS = list(between(FIRST, Partition(FIRST.day + timedelta(days=5))))
 SCORED = DAYS[2]
+LATER = CHAMPION_SINCE + timedelta(days=1)
 FRAME = pd.DataFrame({"kind": ["ball", "doll", "kite"], "amount": [10.0, 50.0, 90.0], "sold_share_7d": 0.5})
 
 
@@ -79,6 +80,21 @@ def test_a_refit_of_what_the_gate_has_accepted_is_promoted_without_a_warning_of_
     assert warned() == []
 
 
+def test_rows_that_no_model_may_see_on_their_night_are_not_learned_from(toy: Toy) -> None:
+    before = learned(toy)
+    toy.execute("update source.toy set amount = -1 where day = %s and id <= 7", SCORED.day)
+    after = learned(toy)
+    assert len(after) == len(before) - 7
+    assert float(after.min()) >= 0
+
+
+def test_labels_that_were_not_known_yet_are_not_learned_from(toy: Toy) -> None:
+    before = learned(toy)
+    toy.execute("update source.toy_sales set known_at = %s where day = %s and id <= 7", LATER, SCORED.day)
+    assert len(learned(toy)) == len(before) - 7
+    assert len(learned(toy, as_of=LATER)) == len(before)
+
+
 def test_what_a_table_held_on_the_night_is_learned_from_although_it_was_overwritten(toy: Toy) -> None:
     known = "{table: source.toy, known_at: known_at}"
     toy.edit("dags/toy.yaml", known, "{table: source.toy, overwritten: true}")
@@ -122,8 +138,15 @@ def reused(toy: Toy) -> list[str]:
     return [run] if run else []
 
 
-def replayed(toy: Toy) -> Replayed:
+def learned(toy: Toy, as_of: datetime = CHAMPION_SINCE) -> pd.Series[float]:
+    """The amounts of the rows that a training learns from on the scored day."""
+    rows = replayed(toy, as_of).rows
+    assert rows is not None
+    return rows.features["amount"]
+
+
+def replayed(toy: Toy, as_of: datetime = CHAMPION_SINCE) -> Replayed:
     """The scored day as a training reads it."""
     job = toy.job()
-    (night,) = replay(toy.env, job, tree_code(toy.env, job), [SCORED], CHAMPION_SINCE)
+    (night,) = replay(toy.env, job, tree_code(toy.env, job), [SCORED], as_of)
     return night
