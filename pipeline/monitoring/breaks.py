@@ -13,7 +13,7 @@ _UNSEEN = 0.02  # the next night it has been seen, so there is no second night t
 _SPREADS = 0.5
 _RATIO = 0.25
 _RECENT = 7  # nights
-_FAR = 2.0  # times the limit of two nights running: what passes it on one night did so on none before
+_FAR = 1.3  # times the limit of two nights running: what passes it on one night did so on none before
 
 
 def broken(judged: Judged) -> Flags:
