@@ -43,6 +43,8 @@ class Cause:
     evidence: str | None = None
     refit_of: int | None = None
     """The accepted version that is fitted again, on more nights."""
+    key: str | None = None
+    """Names the training, whatever its attempts: a later one finds what an earlier has registered."""
 
 
 def registry_of(env: Environment) -> Registry:
@@ -61,11 +63,61 @@ def train(
 ) -> ModelVersion:
     """Replay nights, fit, and register a version with all that a run needs to use it alone.
 
+    Of several attempts at a training that has a key one registers; to the others its version is given, with
+    the labels that it knew. What MLflow got from them no table names, and no night loads.
+
     Raises FatalError when there is too little to learn from; before any night is read, UsageError where
-    something is asked of the future, DeclarationError or FeatureError.
+    something is asked of the future or the key is another training's, DeclarationError or FeatureError.
     """
     job = load_job(env.project, job_name)
     _refuse_future(job, days, as_of, datetime.now(UTC))
+    made = _of_an_earlier_attempt(env, job, days, seed, cause)
+    if made is None:
+        made = _fitted(env, job, days, as_of, seed, on_night, cause)
+    _challenge(env, made)
+    return made
+
+
+def _of_an_earlier_attempt(
+    env: Environment, job: Job, days: Sequence[Partition], seed: int | None, cause: Cause
+) -> ModelVersion | None:
+    """What the training has registered; raises UsageError where its key stands for another one."""
+    if cause.key is None:
+        return None
+    with env.engine.connect() as connection:
+        found = versions.of_training(connection, job.name, cause.key)
+    if found is None:
+        return None
+    nights = sorted({*found.fingerprints, *found.metrics["nights_left_out"]})
+    if (nights, found.refit_of) != (sorted(day.key for day in days), cause.refit_of) or (
+        seed not in (None, found.seed)
+    ):
+        raise UsageError(
+            f"the key {cause.key!r} must name one training of {job.name}; version {found.version} has it, "
+            f"made of {nights[0]} to {nights[-1]} with seed {found.seed}. Name another key"
+        )
+    log.info("registered by an earlier attempt", job=job.name, version=found.version, key=cause.key)
+    return found
+
+
+def _challenge(env: Environment, made: ModelVersion) -> None:
+    """Let MLflow's alias name the version, unless a newer one came or it is champion by now."""
+    with env.engine.connect() as connection:
+        newest = versions.numbers(connection, made.job)[-1]
+        champion = decide.in_force(versions.promotion_history(connection, made.job), datetime.now(UTC))
+    if made.version == newest and (champion is None or champion.version != newest):
+        _follow("challenger", registry_of(env).challenge, made.job, made.version)
+
+
+def _fitted(
+    env: Environment,
+    job: Job,
+    days: Sequence[Partition],
+    as_of: datetime,
+    seed: int | None,
+    on_night: Callable[[Replayed], None],
+    cause: Cause,
+) -> ModelVersion:
     code = tree_code(env, job)
     nights = []
     for night in replay(env, job, code, days, as_of):
@@ -78,9 +130,7 @@ def train(
     candidate = fit(code, rows, settings, job.declaration.model.output)
     profile = _profile(job, candidate, rows, nights)
     known = _known_answers(job, candidate, rows)
-    made = _register(env, job, candidate, nights, as_of, profile, cause, known)
-    _follow("challenger", registry_of(env).challenge, job.name, made.version)
-    return made
+    return _register(env, job, candidate, nights, as_of, profile, cause, known)
 
 
 def _known_answers(job: Job, candidate: Candidate, rows: TrainingRows) -> KnownAnswers | None:
@@ -148,6 +198,7 @@ def _register(
         challenger_of=champion.version if champion else None,
         trigger=cause.trigger,
         trigger_evidence=cause.evidence,
+        training_key=cause.key,
     )
     sample = next(night.rows.features for night in nights if night.rows is not None).head(100)
     registered = registry_of(env).register(candidate, lineage, sample, dumps(profile))
@@ -183,10 +234,10 @@ def _register(
         challenger_of=lineage.challenger_of,
         trigger=lineage.trigger,
         trigger_evidence=lineage.trigger_evidence,
+        training_key=lineage.training_key,
     )
     with env.engine.begin() as connection:
-        versions.insert(connection, made)
-    return made
+        return versions.insert(connection, made)
 
 
 def _metrics_json(

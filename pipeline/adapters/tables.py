@@ -104,8 +104,10 @@ model_versions = Table(
     _maybe("challenger_of", Integer, "Champion when the version was trained; null where there was none"),
     _given("trigger", Text, "What asked for it: manual, schedule or the kind of a trigger", "'manual'"),
     _maybe("trigger_evidence", Text, "Why the trigger fired; null where none did"),
+    _maybe("training_key", Text, "Names the training, whatever its attempts; null where none was named"),
     _now("registered_at", "When the version was registered"),
     PrimaryKeyConstraint("job", "version"),
+    UniqueConstraint("job", "training_key", name="model_versions_training"),
     comment="Registered versions and what made them; append-only",
 )
 
