@@ -167,9 +167,10 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove rows and files of old runs, as the declaration's `retention` says.
+    """Remove rows and files of old runs and old scoring requests, as the declaration's `retention` says.
 
-    What readers see, what `unpublish` would restore, what is not judged yet and what is at work stays.
+    What readers see, what `unpublish` would restore, what is not judged yet, what is at work and what waits
+    for its answer stays.
     """
     from pipeline.cli.prune import run_prune
 
