@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
 from pipeline.lifecycle.known_answers import KnownAnswers, made_up
 from pipeline.lifecycle.promote import Kind, Promotion
+from pipeline.monitoring.metrics import night_distances
 from pipeline.monitoring.profile import Profile, merge, profile_features, profile_scores
 from pipeline.monitoring.profile_file import dumps
 from pipeline.partition import Partition
@@ -128,22 +129,32 @@ def _fitted(
         settings = settings.model_copy(update={"seed": seed})
     rows = _together(job, nights)
     candidate = fit(code, rows, settings, job.declaration.model.output)
-    profile = _profile(job, candidate, rows, nights)
-    known = _known_answers(job, candidate, rows)
-    return _register(env, job, candidate, nights, as_of, profile, cause, known)
+    kept = _kept(job, candidate, rows, nights)
+    return _register(env, job, candidate, nights, as_of, kept, cause)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a training beside its model: what it has seen, and what it has answered."""
+
+    profile: Profile
+    night_distance: Mapping[str, float]
+    known: KnownAnswers | None
+
+
+def _kept(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> _Kept:
+    """Inputs of the replayed snapshots, features of the labelled rows, scores of the held-out ones."""
+    declaration, schema = job.declaration, candidate.code.schema
+    learned = [night.rows.features for night in nights if night.rows is not None]
+    features = [profile_features(each, schema, declaration.extract.pii) for each in learned]
+    scores = profile_scores(candidate.holdout_scores, declaration.model.threshold)
+    profile = merge([*(night.inputs for night in nights), *features, scores])
+    return _Kept(profile, night_distances(features, profile), _known_answers(job, candidate, rows))
 
 
 def _known_answers(job: Job, candidate: Candidate, rows: TrainingRows) -> KnownAnswers | None:
     made = made_up(rows.features, candidate.code.schema, job.declaration.extract.pii)
     return None if made is None else KnownAnswers.of(candidate.model, made, candidate.output)
-
-
-def _profile(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> Profile:
-    """Inputs of the replayed snapshots, features of the labelled rows, scores of the held-out ones."""
-    declaration = job.declaration
-    features = profile_features(rows.features, candidate.code.schema, declaration.extract.pii)
-    scores = profile_scores(candidate.holdout_scores, declaration.model.threshold)
-    return merge([*(night.inputs for night in nights), features, scores])
 
 
 def _refuse_future(job: Job, days: Sequence[Partition], as_of: datetime, now: datetime) -> None:
@@ -176,9 +187,8 @@ def _register(
     candidate: Candidate,
     nights: Sequence[Replayed],
     as_of: datetime,
-    profile: Profile,
+    kept: _Kept,
     cause: Cause,
-    known: KnownAnswers | None,
 ) -> ModelVersion:
     declaration = job.declaration
     left_out = {night.partition.key: night.refused for night in nights if night.refused}
@@ -201,7 +211,7 @@ def _register(
         training_key=cause.key,
     )
     sample = next(night.rows.features for night in nights if night.rows is not None).head(100)
-    registered = registry_of(env).register(candidate, lineage, sample, dumps(profile))
+    registered = registry_of(env).register(candidate, lineage, sample, dumps(kept.profile))
     source = candidate.code.source
     made = ModelVersion(
         job=job.name,
@@ -222,7 +232,7 @@ def _register(
         data_fingerprint=lineage.data_fingerprint,
         code_version=lineage.code_version,
         seed=candidate.seed,
-        metrics=_metrics_json(candidate, nights, known),
+        metrics=_metrics_json(candidate, nights, kept),
         owners=lineage.owners,
         registry_run_id=registered.run_id,
         profile_uri=registered.profile_uri,
@@ -240,9 +250,7 @@ def _register(
         return versions.insert(connection, made)
 
 
-def _metrics_json(
-    candidate: Candidate, nights: Sequence[Replayed], known: KnownAnswers | None
-) -> dict[str, Any]:
+def _metrics_json(candidate: Candidate, nights: Sequence[Replayed], kept: _Kept) -> dict[str, Any]:
     held = asdict(candidate.holdout)
     held |= {"first": candidate.holdout.first.isoformat(), "last": candidate.holdout.last.isoformat()}
     return {
@@ -252,7 +260,8 @@ def _metrics_json(
         "nights_reused": {night.partition.key: night.reused for night in nights if night.reused},
         "calibrated": candidate.calibrated,
         "refit_on_all": candidate.refit_on_all,
-        **({"known_answers": known.written()} if known else {}),
+        versions.NIGHT_DISTANCE: dict(kept.night_distance),
+        **({"known_answers": kept.known.written()} if kept.known else {}),
     }
 
 

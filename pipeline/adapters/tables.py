@@ -419,7 +419,7 @@ retrain_triggers = Table(
     metadata,
     Column("trigger_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of firing"),
     _given("job", Text, "Name of the job"),
-    _given("kind", Text, "every_days, on_drift, on_concept, cost_above or new_labels"),
+    _given("kind", Text, "every_days, on_drift, far_from_training, on_concept, cost_above or new_labels"),
     _given("day", Date, "Business day on which it was looked at, and fired"),
     _given("evidence", Text, "Why, in a sentence"),
     _given("figures", JSONB, "Why, in figures"),
@@ -428,7 +428,7 @@ retrain_triggers = Table(
     _maybe("dag_run_id", Text, "DAG run that found it; null where a command did"),
     _now("fired_at", "When it fired"),
     CheckConstraint(
-        "kind in ('every_days', 'on_drift', 'on_concept', 'cost_above', 'new_labels')",
+        "kind in ('every_days', 'on_drift', 'far_from_training', 'on_concept', 'cost_above', 'new_labels')",
         name="retrain_triggers_kind",
     ),
     Index("retrain_triggers_job", "job", "trigger_no"),

@@ -21,6 +21,9 @@ from pipeline.job import Extract, HistoryQuery
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.promote import Kind, Promotion
 
+NIGHT_DISTANCE = "night_distance"
+"""The metric of a version that tells how far nights of its training lie from all of its rows, by feature."""
+
 _HISTORY = TypeAdapter(dict[str, HistoryQuery])
 
 
