@@ -79,6 +79,8 @@ class AskedTraining:
     seed: int | None
     trigger: str
     evidence: str | None
+    key: str
+    """Names the training: a retry keeps it, clearing `resolve` makes another."""
     newest: str | None = None
 
 
@@ -101,6 +103,7 @@ def asked_training(
         seed=params.get("seed"),
         trigger=trigger,
         evidence="; ".join(event["evidence"] for event in events) or None,
+        key=f"{dag_run.run_id} {dag_run.clear_number or 0}",
     )
 
 

@@ -106,7 +106,9 @@ def _trained(job: str, given: AskedTraining, last: str | None, refit_of: int | N
 
     days = list(between(Partition.parse(str(given.first)), Partition.parse(str(last))))
     known = datetime.fromisoformat(given.as_of)
-    cause = Cause(given.trigger, given.evidence, refit_of)
+    # One DAG run fits twice: a challenger, and what the gate has accepted of it again.
+    fit = "challenger" if refit_of is None else f"refit of {refit_of}"
+    cause = Cause(given.trigger, given.evidence, refit_of, f"{given.key} {fit}")
     return train(environment(), job, days, known, given.seed, lambda _: None, cause).version
 
 

@@ -26,6 +26,9 @@ LOOK_BACK_NIGHTS = 180
 def estimate(env: Environment, job_name: str, partition: Partition) -> Mapping[str, float]:
     """Estimate the quality of the day's visible run and keep it in nightshift.metrics.
 
+    In a canary or an A/B test that of the champion's arm: what scores of one version mean does not tell what
+    those of another do, and a challenger has too few nights to be calibrated by.
+
     Empty where the day is not published, the model gives values, or no outcomes are declared. See
     `pipeline.monitoring.estimate.estimates` for the metrics.
     """
@@ -79,7 +82,7 @@ def _estimate_version(
 
 def _night(env: Environment, job: Job, run: Run) -> Night:
     known_at = matured(job, run.partition)
-    answers = read_answers(env, job, run, read_labels(env, job, run.partition, known_at))
+    answers = read_answers(env, job, run, read_labels(env, job, run.partition, known_at)).of_champion
     return Night(
         day=run.partition.day,
         cutoff=job.instants(run.partition).cutoff,

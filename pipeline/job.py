@@ -203,6 +203,8 @@ class Requests(Part):
 class Retention(Part):
     """For how many days after their end runs that readers do not see are kept; for ever where it is not said.
 
+    Scoring requests alone have an end by default: they are messages, and may hold inputs as others sent them.
+
     What readers see, what `nightshift unpublish` would restore, what is not judged yet and what is at work
     is never pruned; the runs table and all that was measured stay.
     """
@@ -213,6 +215,8 @@ class Retention(Part):
     """Runs that readers never saw, failed or superseded: rows and files."""
     snapshots_days: Annotated[int, Field(ge=1)] | None = None
     """Of all of these, only the snapshot and the parts: the run's own Parquet file and its rows stay."""
+    requests_days: Annotated[int, Field(ge=1)] | None = 30
+    """Scoring requests that are answered, failed or expired, and never queued ones; null: for ever."""
 
 
 class Monitor(Part):

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline import agreement
 from pipeline.fields import Cron, Distinct, Name, Part, Score, refuse
 
-TriggerKind = Literal["every_days", "on_drift", "on_concept", "cost_above", "new_labels"]
+TriggerKind = Literal["every_days", "on_drift", "far_from_training", "on_concept", "cost_above", "new_labels"]
 """What may ask for a new version by itself, as the part `retrain` names it."""
 
 
@@ -38,6 +38,20 @@ class CostAbove(Part):
     """Over so many of the champion's newest judged nights."""
 
 
+class FarFromTraining(Part):
+    """A feature lies far from the rows that the champion learned from, however slowly it got there.
+
+    One night always lies some way from many; what counts is how much further than training's own nights did.
+    """
+
+    bits: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Jensen-Shannon divergence beyond that of training's own nights; a shift by .8 of its spread is 0.1."""
+    nights: Annotated[int, Field(ge=7)] = 28
+    """So many of the champion's nights after its training must be there, and half of them lie further."""
+    seasonal: Annotated[tuple[Name, ...], Distinct] = ()
+    """Features that go and come back with the season, which are not looked at."""
+
+
 class Retrain(Part):
     """What asks for a new version by itself, looked at whenever outcomes are evaluated."""
 
@@ -45,6 +59,7 @@ class Retrain(Part):
     """So many days after the last night that the champion learned from."""
     on_drift: Annotated[int, Field(ge=1)] | None = None
     """A data-drift alert of the champion's time is open and has lasted for so many nights."""
+    far_from_training: FarFromTraining | None = None
     on_concept: bool = False
     """A concept-drift alert of the champion's time is open."""
     cost_above: CostAbove | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ import structlog
 from pipeline.adapters import ledger, run_files
 from pipeline.adapters import outcomes as evaluations
 from pipeline.adapters import retention as stored
+from pipeline.adapters import scoring_requests as queue
 from pipeline.environment import Environment
 from pipeline.job import Job
 from pipeline.lifecycle.retention import Part, due
@@ -61,6 +62,19 @@ def prune(env: Environment, job: Job, *, dry_run: bool = False) -> list[Pruned]:
     return done
 
 
+def prune_requests(env: Environment, job: Job, *, dry_run: bool = False) -> int:
+    """Remove the scoring requests that ended longer ago than is declared; how many. Queued ones stay."""
+    days = job.declaration.retention.requests_days
+    if days is None:
+        return 0
+    before = datetime.now(UTC) - timedelta(days=days)
+    with env.engine.begin() as connection:
+        done = (queue.ended_before if dry_run else queue.prune)(connection, job.name, before)
+    if done and not dry_run:
+        log.info("pruned", job=job.name, requests=done)
+    return done
+
+
 def _under_evaluation(connection: sa.Connection, job: Job, now: datetime) -> dict[int, str]:
     """Runs that are judged, or will be: their labels are not mature, or nobody has looked at them yet."""
     if job.declaration.outcomes is None:
@@ -91,9 +105,12 @@ def _pruned(env: Environment, run: Run, part: Part, *, dry_run: bool) -> Pruned:
     return Pruned(run.run_id, run.partition.day, part, size)
 
 
-def summary(job: str, done: Sequence[Pruned], *, dry_run: bool) -> str:
+def summary(job: str, done: Sequence[Pruned], requests: int, *, dry_run: bool) -> str:
     """What was removed, in a line for people."""
     runs = sum(each.part == "run" for each in done)
     size = sum(each.bytes for each in done) / 2**20
     would = "would remove" if dry_run else "removed"
-    return f"{job}: {would} {runs} runs and {len(done) - runs} snapshots, {size:.1f} MiB of files"
+    return (
+        f"{job}: {would} {runs} runs and {len(done) - runs} snapshots, {size:.1f} MiB of files; "
+        f"{requests} scoring requests"
+    )

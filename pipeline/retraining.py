@@ -10,14 +10,16 @@ import structlog
 
 from pipeline.adapters import outcomes, triggers, versions
 from pipeline.adapters.triggers import Fired
+from pipeline.adapters.versions import NIGHT_DISTANCE, ModelVersion
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
 from pipeline.errors import UsageError
 from pipeline.job import Job
+from pipeline.job_life import Retrain
 from pipeline.labels import declared_outcomes
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.promote import Promotion
-from pipeline.lifecycle.triggers import Facts, fired
+from pipeline.lifecycle.triggers import Distance, Facts, fired
 from pipeline.monitoring.decided import matured
 from pipeline.partition import EVER, Partition, between
 
@@ -69,7 +71,7 @@ def evaluate_triggers(
         champion = decide.in_force(versions.promotion_history(connection, job.name), now)
         if champion is None or found:
             return found
-        facts = _facts(connection, job, champion, now)
+        facts = _facts(connection, job, declared, champion, now)
         firings = fired(declared, facts, triggers.silences(connection, job.name))
         found = triggers.append(connection, job.name, day, champion.version, firings, dag_run_id)
     for each in found:
@@ -82,8 +84,11 @@ def told(found: Sequence[Fired]) -> list[str]:
     return [f"retraining asked for, {each.kind}: {each.evidence}" for each in found]
 
 
-def _facts(connection: sa.Connection, job: Job, champion: Promotion, now: datetime) -> Facts:
+def _facts(
+    connection: sa.Connection, job: Job, declared: Retrain, champion: Promotion, now: datetime
+) -> Facts:
     version = versions.version(connection, job.name, champion.version)
+    far = declared.far_from_training
     since = champion.effective_from.astimezone(job.timezone).date()
     # Rows of one day come with the run that was acted upon first.
     of_day = {row["day"]: row for row in reversed(outcomes.realised(connection, job.name, *EVER))}
@@ -92,6 +97,7 @@ def _facts(connection: sa.Connection, job: Job, champion: Promotion, now: dateti
         day=now.astimezone(job.timezone).date(),
         trained_to=version.trained_to,
         drift=triggers.episodes(connection, job.name, "drift", since),
+        distances=_distances(connection, version, far.nights) if far else (),
         concept=triggers.episodes(connection, job.name, "concept", since),
         costs=[
             row["metrics"]["cost_per_1000"]
@@ -100,3 +106,10 @@ def _facts(connection: sa.Connection, job: Job, champion: Promotion, now: dateti
         ],
         new_labels=sum(row["labelled"] for row in nights if row["day"] > version.trained_to),
     )
+
+
+def _distances(connection: sa.Connection, version: ModelVersion, nights: int) -> list[Distance]:
+    """Of each feature that the version's training has measured; none of versions from before it did."""
+    in_training = version.metrics.get(NIGHT_DISTANCE, {})
+    found = triggers.distances(connection, version.job, version.version, version.trained_to, nights)
+    return [Distance(name, bits, found.get(name, ())) for name, bits in in_training.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
 from pipeline.lifecycle.known_answers import KnownAnswers, made_up
 from pipeline.lifecycle.promote import Kind, Promotion
+from pipeline.monitoring.metrics import night_distances
 from pipeline.monitoring.profile import Profile, merge, profile_features, profile_scores
 from pipeline.monitoring.profile_file import dumps
 from pipeline.partition import Partition
@@ -43,6 +44,8 @@ class Cause:
     evidence: str | None = None
     refit_of: int | None = None
     """The accepted version that is fitted again, on more nights."""
+    key: str | None = None
+    """Names the training, whatever its attempts: a later one finds what an earlier has registered."""
 
 
 def registry_of(env: Environment) -> Registry:
@@ -61,11 +64,61 @@ def train(
 ) -> ModelVersion:
     """Replay nights, fit, and register a version with all that a run needs to use it alone.
 
+    Of several attempts at a training that has a key one registers; to the others its version is given, with
+    the labels that it knew. What MLflow got from them no table names, and no night loads.
+
     Raises FatalError when there is too little to learn from; before any night is read, UsageError where
-    something is asked of the future, DeclarationError or FeatureError.
+    something is asked of the future or the key is another training's, DeclarationError or FeatureError.
     """
     job = load_job(env.project, job_name)
     _refuse_future(job, days, as_of, datetime.now(UTC))
+    made = _of_an_earlier_attempt(env, job, days, seed, cause)
+    if made is None:
+        made = _fitted(env, job, days, as_of, seed, on_night, cause)
+    _challenge(env, made)
+    return made
+
+
+def _of_an_earlier_attempt(
+    env: Environment, job: Job, days: Sequence[Partition], seed: int | None, cause: Cause
+) -> ModelVersion | None:
+    """What the training has registered; raises UsageError where its key stands for another one."""
+    if cause.key is None:
+        return None
+    with env.engine.connect() as connection:
+        found = versions.of_training(connection, job.name, cause.key)
+    if found is None:
+        return None
+    nights = sorted({*found.fingerprints, *found.metrics["nights_left_out"]})
+    if (nights, found.refit_of) != (sorted(day.key for day in days), cause.refit_of) or (
+        seed not in (None, found.seed)
+    ):
+        raise UsageError(
+            f"the key {cause.key!r} must name one training of {job.name}; version {found.version} has it, "
+            f"made of {nights[0]} to {nights[-1]} with seed {found.seed}. Name another key"
+        )
+    log.info("registered by an earlier attempt", job=job.name, version=found.version, key=cause.key)
+    return found
+
+
+def _challenge(env: Environment, made: ModelVersion) -> None:
+    """Let MLflow's alias name the version, unless a newer one came or it is champion by now."""
+    with env.engine.connect() as connection:
+        newest = versions.numbers(connection, made.job)[-1]
+        champion = decide.in_force(versions.promotion_history(connection, made.job), datetime.now(UTC))
+    if made.version == newest and (champion is None or champion.version != newest):
+        _follow("challenger", registry_of(env).challenge, made.job, made.version)
+
+
+def _fitted(
+    env: Environment,
+    job: Job,
+    days: Sequence[Partition],
+    as_of: datetime,
+    seed: int | None,
+    on_night: Callable[[Replayed], None],
+    cause: Cause,
+) -> ModelVersion:
     code = tree_code(env, job)
     nights = []
     for night in replay(env, job, code, days, as_of):
@@ -76,24 +129,32 @@ def train(
         settings = settings.model_copy(update={"seed": seed})
     rows = _together(job, nights)
     candidate = fit(code, rows, settings, job.declaration.model.output)
-    profile = _profile(job, candidate, rows, nights)
-    known = _known_answers(job, candidate, rows)
-    made = _register(env, job, candidate, nights, as_of, profile, cause, known)
-    _follow("challenger", registry_of(env).challenge, job.name, made.version)
-    return made
+    kept = _kept(job, candidate, rows, nights)
+    return _register(env, job, candidate, nights, as_of, kept, cause)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a training beside its model: what it has seen, and what it has answered."""
+
+    profile: Profile
+    night_distance: Mapping[str, float]
+    known: KnownAnswers | None
+
+
+def _kept(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> _Kept:
+    """Inputs of the replayed snapshots, features of the labelled rows, scores of the held-out ones."""
+    declaration, schema = job.declaration, candidate.code.schema
+    learned = [night.rows.features for night in nights if night.rows is not None]
+    features = [profile_features(each, schema, declaration.extract.pii) for each in learned]
+    scores = profile_scores(candidate.holdout_scores, declaration.model.threshold)
+    profile = merge([*(night.inputs for night in nights), *features, scores])
+    return _Kept(profile, night_distances(features, profile), _known_answers(job, candidate, rows))
 
 
 def _known_answers(job: Job, candidate: Candidate, rows: TrainingRows) -> KnownAnswers | None:
     made = made_up(rows.features, candidate.code.schema, job.declaration.extract.pii)
     return None if made is None else KnownAnswers.of(candidate.model, made, candidate.output)
-
-
-def _profile(job: Job, candidate: Candidate, rows: TrainingRows, nights: Sequence[Replayed]) -> Profile:
-    """Inputs of the replayed snapshots, features of the labelled rows, scores of the held-out ones."""
-    declaration = job.declaration
-    features = profile_features(rows.features, candidate.code.schema, declaration.extract.pii)
-    scores = profile_scores(candidate.holdout_scores, declaration.model.threshold)
-    return merge([*(night.inputs for night in nights), features, scores])
 
 
 def _refuse_future(job: Job, days: Sequence[Partition], as_of: datetime, now: datetime) -> None:
@@ -126,9 +187,8 @@ def _register(
     candidate: Candidate,
     nights: Sequence[Replayed],
     as_of: datetime,
-    profile: Profile,
+    kept: _Kept,
     cause: Cause,
-    known: KnownAnswers | None,
 ) -> ModelVersion:
     declaration = job.declaration
     left_out = {night.partition.key: night.refused for night in nights if night.refused}
@@ -148,9 +208,10 @@ def _register(
         challenger_of=champion.version if champion else None,
         trigger=cause.trigger,
         trigger_evidence=cause.evidence,
+        training_key=cause.key,
     )
     sample = next(night.rows.features for night in nights if night.rows is not None).head(100)
-    registered = registry_of(env).register(candidate, lineage, sample, dumps(profile))
+    registered = registry_of(env).register(candidate, lineage, sample, dumps(kept.profile))
     source = candidate.code.source
     made = ModelVersion(
         job=job.name,
@@ -171,7 +232,7 @@ def _register(
         data_fingerprint=lineage.data_fingerprint,
         code_version=lineage.code_version,
         seed=candidate.seed,
-        metrics=_metrics_json(candidate, nights, known),
+        metrics=_metrics_json(candidate, nights, kept),
         owners=lineage.owners,
         registry_run_id=registered.run_id,
         profile_uri=registered.profile_uri,
@@ -183,15 +244,13 @@ def _register(
         challenger_of=lineage.challenger_of,
         trigger=lineage.trigger,
         trigger_evidence=lineage.trigger_evidence,
+        training_key=lineage.training_key,
     )
     with env.engine.begin() as connection:
-        versions.insert(connection, made)
-    return made
+        return versions.insert(connection, made)
 
 
-def _metrics_json(
-    candidate: Candidate, nights: Sequence[Replayed], known: KnownAnswers | None
-) -> dict[str, Any]:
+def _metrics_json(candidate: Candidate, nights: Sequence[Replayed], kept: _Kept) -> dict[str, Any]:
     held = asdict(candidate.holdout)
     held |= {"first": candidate.holdout.first.isoformat(), "last": candidate.holdout.last.isoformat()}
     return {
@@ -201,7 +260,8 @@ def _metrics_json(
         "nights_reused": {night.partition.key: night.reused for night in nights if night.reused},
         "calibrated": candidate.calibrated,
         "refit_on_all": candidate.refit_on_all,
-        **({"known_answers": known.written()} if known else {}),
+        versions.NIGHT_DISTANCE: dict(kept.night_distance),
+        **({"known_answers": kept.known.written()} if kept.known else {}),
     }
 
 

@@ -16,11 +16,10 @@ import sqlalchemy as sa
 from pipeline.adapters import ledger
 from pipeline.adapters.tables import metrics, outcomes, pointer, publications, runs
 from pipeline.monitoring.decided import Publication
-from pipeline.monitoring.quality import ALL, Measured
+from pipeline.monitoring.quality import ALL, CHAMPION, Measured
 from pipeline.partition import Partition
 from pipeline.run import Run
 
-CHAMPION = "champion"
 _ESTIMATE = {"part": "estimate", "column_name": "quality", "baseline": "none"}
 
 

@@ -56,6 +56,7 @@ class Lineage:
     challenger_of: int | None = None
     trigger: str = "manual"
     trigger_evidence: str | None = None
+    training_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -292,4 +293,5 @@ def _tags(candidate: Candidate, lineage: Lineage) -> dict[str, str]:
         "trigger_evidence": lineage.trigger_evidence or "",
         "refit_of": str(lineage.refit_of or ""),
         "challenger_of": str(lineage.challenger_of or ""),
+        "training_key": lineage.training_key or "",
     }

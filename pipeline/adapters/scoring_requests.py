@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -170,6 +171,24 @@ def reply(connection: sa.Connection, replies: Sequence[Reply], shared: Mapping[s
             source = {"score": each.score, "decision": each.decision, "score_source": "champion"}
             values = {"status": "answered", "answered_at": sa.func.clock_timestamp(), **source, **shared}
         connection.execute(sa.update(scoring_requests).filter_by(request_no=each.request_no).values(**values))
+
+
+def ended_before(connection: sa.Connection, job: str, instant: datetime) -> int:
+    """How many requests of a job were answered, failed or expired before that."""
+    statement = sa.select(sa.func.count()).select_from(scoring_requests).where(_ended(job, instant))
+    return int(connection.execute(statement).scalar_one())
+
+
+def prune(connection: sa.Connection, job: str, instant: datetime) -> int:
+    """Remove the requests of a job that were answered, failed or expired before that; how many."""
+    return int(connection.execute(sa.delete(scoring_requests).where(_ended(job, instant))).rowcount)
+
+
+def _ended(job: str, instant: datetime) -> sa.ColumnElement[bool]:
+    # A failure has no instant of its own; the queue is looked at within minutes.
+    expired = sa.case((scoring_requests.c.status == "expired", scoring_requests.c.expires_at))
+    ended = sa.func.greatest(scoring_requests.c.requested_at, scoring_requests.c.answered_at, expired)
+    return sa.and_(scoring_requests.c.job == job, ~_QUEUED, ended < instant)
 
 
 def counts(connection: sa.Connection, job: str) -> dict[str, int]:

@@ -104,8 +104,10 @@ model_versions = Table(
     _maybe("challenger_of", Integer, "Champion when the version was trained; null where there was none"),
     _given("trigger", Text, "What asked for it: manual, schedule or the kind of a trigger", "'manual'"),
     _maybe("trigger_evidence", Text, "Why the trigger fired; null where none did"),
+    _maybe("training_key", Text, "Names the training, whatever its attempts; null where none was named"),
     _now("registered_at", "When the version was registered"),
     PrimaryKeyConstraint("job", "version"),
+    UniqueConstraint("job", "training_key", name="model_versions_training"),
     comment="Registered versions and what made them; append-only",
 )
 
@@ -417,7 +419,7 @@ retrain_triggers = Table(
     metadata,
     Column("trigger_no", BigInteger, Identity(always=True), primary_key=True, comment="Order of firing"),
     _given("job", Text, "Name of the job"),
-    _given("kind", Text, "every_days, on_drift, on_concept, cost_above or new_labels"),
+    _given("kind", Text, "every_days, on_drift, far_from_training, on_concept, cost_above or new_labels"),
     _given("day", Date, "Business day on which it was looked at, and fired"),
     _given("evidence", Text, "Why, in a sentence"),
     _given("figures", JSONB, "Why, in figures"),
@@ -426,7 +428,7 @@ retrain_triggers = Table(
     _maybe("dag_run_id", Text, "DAG run that found it; null where a command did"),
     _now("fired_at", "When it fired"),
     CheckConstraint(
-        "kind in ('every_days', 'on_drift', 'on_concept', 'cost_above', 'new_labels')",
+        "kind in ('every_days', 'on_drift', 'far_from_training', 'on_concept', 'cost_above', 'new_labels')",
         name="retrain_triggers_kind",
     ),
     Index("retrain_triggers_job", "job", "trigger_no"),

@@ -5,6 +5,7 @@ Functions take a SQLAlchemy connection; the caller owns the transaction.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from pipeline.adapters.tables import alerts, retrain_triggers
+from pipeline.adapters.tables import alerts, metrics, pointer, retrain_triggers, runs
 from pipeline.job_life import TriggerKind
 from pipeline.lifecycle.triggers import Episode, Firing, Silence
 
@@ -75,3 +76,27 @@ def episodes(
         .order_by(alerts.c.day, alerts.c.alert_no)
     )
     return [Episode(*row) for row in connection.execute(statement)]
+
+
+def distances(
+    connection: sa.Connection, job: str, version: int, after: date, nights: int
+) -> dict[str, list[float]]:
+    """Each feature's divergence from the training rows on the newest nights, in bits, the newest last.
+
+    Of nights later than `after` that readers see, answered by that version; a feature that a night has no
+    divergence of has fewer.
+    """
+    measured = (
+        sa.select(metrics.c.day, metrics.c.column_name, metrics.c.value)
+        .join(pointer, pointer.c.run_no == metrics.c.run_no)
+        .join(runs, runs.c.run_no == metrics.c.run_no)
+        .where(runs.c.model_version == version, metrics.c.job == job, metrics.c.day > after)
+        .where(metrics.c.part == "feature", metrics.c.metric == "js", metrics.c.baseline == "training")
+        .cte("measured")
+    )
+    newest = sa.select(measured.c.day).distinct().order_by(measured.c.day.desc()).limit(nights)
+    statement = sa.select(measured.c.column_name, measured.c.value).where(measured.c.day.in_(newest))
+    found: dict[str, list[float]] = defaultdict(list)
+    for feature, bits in connection.execute(statement.order_by(measured.c.day, measured.c.column_name)):
+        found[feature].append(bits)
+    return dict(found)

@@ -13,12 +13,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pipeline.adapters.tables import model_versions, promotions
 from pipeline.errors import RegistryError
 from pipeline.job import Extract, HistoryQuery
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.promote import Kind, Promotion
+
+NIGHT_DISTANCE = "night_distance"
+"""The metric of a version that tells how far nights of its training lie from all of its rows, by feature."""
 
 _HISTORY = TypeAdapter(dict[str, HistoryQuery])
 
@@ -61,6 +65,8 @@ class ModelVersion:
     """The champion when this version was trained."""
     trigger: str = "manual"
     trigger_evidence: str | None = None
+    training_key: str | None = None
+    """Names the training that registered it, whatever its attempts."""
 
     @property
     def judged_as(self) -> int:
@@ -86,16 +92,31 @@ def queries_json(extract: Extract, history: Mapping[str, HistoryQuery]) -> dict[
     }
 
 
-def insert(connection: sa.Connection, version: ModelVersion) -> None:
-    """Append a version; from now on nights may use it. Raises RegistryError when its number is taken."""
+def insert(connection: sa.Connection, version: ModelVersion) -> ModelVersion:
+    """Append a version; from now on nights may use it. What stands for its training.
+
+    Where another attempt at the same training was first, that one's version stands and this one is not
+    appended. Raises RegistryError when its number is taken.
+    """
+    once = upsert(model_versions).on_conflict_do_nothing(index_elements=["job", "training_key"])
     try:
         with connection.begin_nested():
-            connection.execute(sa.insert(model_versions).values(**vars(version)))
+            appended = connection.execute(once.values(**vars(version))).rowcount == 1
     except sa.exc.IntegrityError as error:
         raise RegistryError(
             f"version {version.version} of {version.job} must be new; it is registered already, so another "
             "MLflow registry numbered it. Point NIGHTSHIFT_REGISTRY_URL to that one and train again"
         ) from error
+    first = None if appended else of_training(connection, version.job, str(version.training_key))
+    return first or version
+
+
+def of_training(connection: sa.Connection, job: str, key: str) -> ModelVersion | None:
+    """The version that an attempt at this training has registered, if any has."""
+    columns = [column for column in model_versions.c if column.name != "registered_at"]
+    statement = sa.select(*columns).filter_by(job=job, training_key=key)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else ModelVersion(**row)
 
 
 def version(connection: sa.Connection, job: str, number: int) -> ModelVersion:

@@ -33,12 +33,16 @@ def train(
     last: Last,
     as_of: AsOf = None,
     seed: Annotated[int | None, typer.Option(help="Random seed; the declared one by default.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="NAME", help="Names this training: repeated, it registers no second."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay nights, fit a model on what they would have seen, and register a version."""
     from pipeline.cli.models import run_train
 
-    run_train(environment(), job, (first, last), as_of, seed, as_json=as_json)
+    run_train(environment(), job, (first, last), as_of, seed, key, as_json=as_json)
 
 
 @app.command()
@@ -163,9 +167,10 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove rows and files of old runs, as the declaration's `retention` says.
+    """Remove rows and files of old runs and old scoring requests, as the declaration's `retention` says.
 
-    What readers see, what `unpublish` would restore, what is not judged yet and what is at work stays.
+    What readers see, what `unpublish` would restore, what is not judged yet, what is at work and what waits
+    for its answer stays.
     """
     from pipeline.cli.prune import run_prune
 

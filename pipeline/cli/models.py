@@ -27,14 +27,22 @@ def instant(text: str, option: str) -> datetime:
 
 
 def train_version(
-    env: Environment, job: str, days: list[Partition], as_of: datetime, seed: int | None, *, quiet: bool
+    env: Environment,
+    job: str,
+    days: list[Partition],
+    as_of: datetime,
+    seed: int | None,
+    key: str | None = None,
+    *,
+    quiet: bool,
 ) -> ModelVersion:
     """Train under a progress bar, and say which nights were left out."""
     from pipeline import training
 
     with progress(quiet=quiet) as bar:
         task = bar.add_task(f"{job}: replaying nights", total=len(days))
-        made = training.train(env, job, days, as_of, seed, lambda _: bar.advance(task))
+        cause = training.Cause(key=key)
+        made = training.train(env, job, days, as_of, seed, lambda _: bar.advance(task), cause)
     for day, reason in made.metrics["nights_left_out"].items():
         err.print(f"{day} was left out: {reason}", markup=False)
     if reused := made.metrics["nights_reused"]:
@@ -43,12 +51,19 @@ def train_version(
 
 
 def run_train(
-    env: Environment, job: str, span: tuple[str, str], as_of: str | None, seed: int | None, *, as_json: bool
+    env: Environment,
+    job: str,
+    span: tuple[str, str],
+    as_of: str | None,
+    seed: int | None,
+    key: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Train and report the version with its hold-out metrics."""
     days = list(between(Partition.parse(span[0]), Partition.parse(span[1])))
     known = instant(as_of, "--as-of") if as_of else datetime.now(UTC)
-    made = train_version(env, job, days, known, seed, quiet=as_json)
+    made = train_version(env, job, days, known, seed, key, quiet=as_json)
     summary = version_report(made)
     held = made.metrics["holdout"]
     rows = [(name, value) for name, value in summary.items() if name != "metrics"]
@@ -61,7 +76,8 @@ def version_report(made: ModelVersion) -> dict[str, Any]:
     """A version as the commands print it."""
     names = (
         "job", "version", "feature_version", "trained_from", "trained_to", "labels_as_of", "rows", "seed",
-        "data_fingerprint", "code_version", "environment_sha256", "model_sha256", "challenger_of", "metrics",
+        "data_fingerprint", "code_version", "environment_sha256", "model_sha256", "challenger_of",
+        "training_key", "metrics",
     )  # fmt: skip
     return {name: getattr(made, name) for name in names}
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from statistics import fmean
+from statistics import fmean, median
 
-from pipeline.job_life import Retrain, TriggerKind
+from pipeline.job_life import FarFromTraining, Retrain, TriggerKind
+
+_NAMED = 5
+"""So many features the evidence names, the furthest first."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,17 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """How far a feature lies from the champion's training rows: Jensen-Shannon divergence, in bits."""
+
+    feature: str
+    in_training: float
+    """Of a night of the training itself, the median."""
+    nights: Sequence[float]
+    """Of each night that the champion answered after its training, the newest last."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is known of a champion on a day."""
 
@@ -33,6 +47,7 @@ class Facts:
     """The last night that the champion learned from."""
     drift: Sequence[Episode] = ()
     """Open data-drift alerts that were seen in the champion's time."""
+    distances: Sequence[Distance] = ()
     concept: Sequence[Episode] = ()
     costs: Sequence[float] = ()
     """Cost for 1,000 labelled predictions of the champion's judged nights, the newest last."""
@@ -89,6 +104,8 @@ def _holding(retrain: Retrain, facts: Facts) -> Iterator[tuple[TriggerKind, str,
     if retrain.on_drift is not None:
         lasting = [episode for episode in facts.drift if episode.nights >= retrain.on_drift]
         yield from _of_episodes("on_drift", lasting)
+    if retrain.far_from_training is not None:
+        yield from _of_distances(retrain.far_from_training, facts.distances)
     if retrain.on_concept:
         yield from _of_episodes("on_concept", facts.concept)
     yield from _of_costs(retrain, facts)
@@ -105,6 +122,28 @@ def _of_episodes(
         longest = max(episodes, key=lambda episode: episode.nights)
         told = (f"{each.cause}, {each.first} to {each.last}" for each in episodes)
         yield kind, "; ".join(told), {"nights": longest.nights, "alerts": len(episodes)}
+
+
+def _of_distances(
+    declared: FarFromTraining, distances: Iterable[Distance]
+) -> Iterator[tuple[TriggerKind, str, dict[str, float]]]:
+    medians = [
+        (median(each.nights[-declared.nights :]), each)
+        for each in distances
+        if len(each.nights) >= declared.nights and each.feature not in declared.seasonal
+    ]
+    far = [(now, each) for now, each in medians if now - each.in_training > declared.bits]
+    if far:
+        far.sort(key=lambda pair: (pair[1].in_training - pair[0], pair[1].feature))
+        named = [f"{each.feature} {now:.3f} and {each.in_training:.3f}" for now, each in far[:_NAMED]]
+        more = [f"{len(far) - _NAMED} more"] if len(far) > _NAMED else []
+        told = (
+            f"bits from the training rows, over the last {declared.nights} nights and in training: "
+            f"{'; '.join(named + more)}; declared are {declared.bits:g} more"
+        )
+        bits, furthest = far[0]
+        figures = {"features": len(far), "bits": bits, "in_training": furthest.in_training}
+        yield "far_from_training", told, figures | {"nights": declared.nights, "declared": declared.bits}
 
 
 def _of_costs(retrain: Retrain, facts: Facts) -> Iterator[tuple[TriggerKind, str, dict[str, float]]]:

@@ -118,7 +118,11 @@ ESTIMATES = _meanings(
             "Earlier nights whose labels the estimates of this one learned from",
         ),
         **{
-            name: (unit, f"Estimate of {name} at the night's cut-off, from its scores and earlier labels")
+            name: (
+                unit,
+                f"Estimate of {name} at the night's cut-off, from its scores and earlier labels; "
+                "of the champion's arm in a canary or an A/B test",
+            )
             for name, unit in _ESTIMATED.items()
         },
         **{

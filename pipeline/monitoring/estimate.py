@@ -31,9 +31,10 @@ _NO_RATES = ("cost", "cost_per_1000")
 
 @dataclass(frozen=True)
 class Night:
-    """n published rows of a day and, from `labels_known_at` on, their labels (NaN for those never known).
+    """n published rows of a day, of one arm, and their labels, known from `labels_known_at` on.
 
-    score in [0, 1], decision bool, label 0 or 1: all (n,). `cutoff` is when the day was scored.
+    score in [0, 1], decision bool, label 0 or 1, NaN where it is never known: all (n,). `cutoff` is when the
+    day was scored.
     """
 
     day: date
@@ -47,10 +48,11 @@ class Night:
 def estimates(nights: Sequence[Night], costs: Costs | None) -> list[dict[str, float]]:
     """What was to be expected of each night at its own cut-off; nights of one model version, by day.
 
-    Each has calibration_nights, how many earlier nights had their labels then. From LEAST_NIGHTS on also
-    auc, brier, precision, recall, base_rate, cost, cost_per_1000 and, from two weeks of earlier estimates
-    on, the back-tested error of each: `auc_error` is the mean absolute difference of the weekly means of
-    estimated and realised values over the last ERROR_WEEKS weeks that had labels at that cut-off.
+    Each has calibration_nights, how many earlier nights had their labels then. From LEAST_NIGHTS on, where
+    there are rows and labels, also auc, brier, precision, recall, base_rate, cost, cost_per_1000 and, from
+    two weeks of earlier estimates on, the back-tested error of each: `auc_error` is the mean absolute
+    difference of the weekly means of estimated and realised values over the last ERROR_WEEKS weeks that had
+    labels at that cut-off.
     """
     realised = [_realised(night, costs) for night in nights]
     counts = np.cumsum([_histogram(night) for night in nights], axis=0)
@@ -58,7 +60,8 @@ def estimates(nights: Sequence[Night], costs: Costs | None) -> list[dict[str, fl
     made: list[dict[str, float]] = []
     for night in nights:
         known = _known(nights, night, len(plain))
-        plain.append(expected(night, counts[known - 1], costs) if known >= LEAST_NIGHTS else {})
+        can_tell = known >= LEAST_NIGHTS and len(night.score) > 0 and counts[known - 1].any()
+        plain.append(expected(night, counts[known - 1], costs) if can_tell else {})
         corrected = _corrected(plain[-1], plain[:known], realised[:known], len(night.score))
         errors = _errors(made[:known], realised[:known])
         made.append({"calibration_nights": float(known)} | corrected | (errors if corrected else {}))

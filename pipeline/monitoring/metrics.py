@@ -5,9 +5,11 @@ Everything here is arithmetic on profiles; nothing is read and no clock is asked
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from statistics import median
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -141,6 +143,20 @@ def _distances(column: Column, baseline: Column | None) -> Iterator[tuple[str, f
         return
     yield "js", divergence.js(*bins)
     yield "psi", divergence.psi(*bins)
+
+
+def night_distances(nights: Sequence[Profile], together: Profile) -> dict[str, float]:
+    """How far a night lies from all of them together: each feature's median divergence, in bits.
+
+    A day of the week is far from a year of them: what is asked of later nights is how much further they lie.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    for night in nights:
+        for name, column in night.feature.items():
+            bits = dict(_distances(column, together.feature.get(name))).get("js")
+            if bits is not None:
+                found[name].append(bits)
+    return {name: median(bits) for name, bits in found.items()}
 
 
 def mean_entropy(scores: Numbers) -> float:

@@ -21,6 +21,11 @@ OTHER = "(other)"
 UNKNOWN = "(none)"
 """The value of a slice that stands for null."""
 
+CHAMPION = "champion"
+"""The arm of the version that a run is pinned to."""
+CHALLENGER = "challenger"
+"""The arm of the version beside it."""
+
 BUCKET = "(key bucket)"
 """The slice column of an arm's groups of keys."""
 
@@ -48,6 +53,11 @@ class Answers:
     def known(self) -> npt.NDArray[np.bool_]:
         """Which rows have a label, (n,)."""
         return ~np.isnan(self.label)
+
+    @property
+    def of_champion(self) -> Answers:
+        """The rows but those of the challenger's arm: all of them where there are no arms."""
+        return self.take(self.arm != CHALLENGER)
 
     def take(self, chosen: npt.NDArray[Any]) -> Answers:
         """The rows at these positions, or of this mask."""

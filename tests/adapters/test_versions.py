@@ -106,6 +106,44 @@ def test_a_number_that_is_taken_is_refused_and_the_transaction_goes_on(connectio
     assert versions.version(connection, "toy", 1).seed == 0
 
 
+def keyed(number: int, key: str | None, job: str = "toy") -> ModelVersion:
+    return dataclasses.replace(model_version(number, job), training_key=key)
+
+
+def test_of_the_attempts_at_a_training_the_first_ones_version_stands(connection: sa.Connection) -> None:
+    first = versions.insert(connection, keyed(1, "monday"))
+    assert versions.insert(connection, keyed(2, "monday")) == first == keyed(1, "monday")
+    assert versions.numbers(connection, "toy") == [1]
+    assert versions.of_training(connection, "toy", "monday") == first
+    assert versions.of_training(connection, "toy", "tuesday") is None
+
+
+def test_trainings_of_another_name_of_none_and_of_other_jobs_register_their_own(
+    connection: sa.Connection,
+) -> None:
+    for number, key in enumerate(("monday", "tuesday", None, None), start=1):
+        assert versions.insert(connection, keyed(number, key)).version == number
+    assert versions.insert(connection, keyed(1, "monday", "other")).job == "other"
+    assert versions.numbers(connection, "toy") == [1, 2, 3, 4]
+
+
+def test_an_attempt_waits_for_another_that_registers_and_takes_its_version(engine: sa.Engine) -> None:
+    found: list[int] = []
+
+    def second() -> None:
+        with engine.begin() as connection:
+            found.append(versions.insert(connection, keyed(2, "monday")).version)
+
+    with engine.begin() as first:
+        versions.insert(first, keyed(1, "monday"))
+        thread = Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join(10)
+    assert found == [1]
+
+
 @pytest.mark.parametrize("table", ["promotions", "model_versions"])
 @pytest.mark.parametrize("change", ["update {} set job = 'x'", "delete from {}", "truncate {}"])
 def test_history_can_only_be_appended_to(engine: sa.Engine, table: str, change: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,15 @@ def training(run_type: str, *events: dict[str, Any], **params: Any) -> AskedTrai
 
 
 def test_a_training_that_names_no_nights_means_the_newest_with_labels_known_now() -> None:
-    assert training("manual") == AskedTraining(None, None, AFTER_CUTOFF.isoformat(), None, "manual", None)
+    asks = training("manual")
+    assert asks == AskedTraining(None, None, AFTER_CUTOFF.isoformat(), None, "manual", None, "manual__1 0")
+
+
+def test_a_retried_training_keeps_its_key_and_a_cleared_one_gets_another() -> None:
+    runs = DagRun("manual"), DagRun("manual", clear_number=1), DagRun("manual", run_id="manual__2")
+    keys = [asked_training(run, {}, (), AFTER_CUTOFF).key for run in runs]
+    assert len(set(keys)) == 3
+    assert asked_training(DagRun("manual"), {}, (), AFTER_CUTOFF + timedelta(days=1)).key == keys[0]
 
 
 def test_a_training_may_name_its_nights_its_seed_and_its_labels() -> None:

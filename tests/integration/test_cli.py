@@ -102,7 +102,9 @@ def test_a_backfill_with_a_failure_lists_it_and_exits_1(toy: Toy) -> None:
 
 
 def test_train_promote_and_rollback_report_in_one_line(toy: Toy) -> None:
-    trained = report(run(toy, "train", "toy", "--from", "2024-01-02", "--to", "2024-01-06", "--json"))
+    nights = ("--from", "2024-01-02", "--to", "2024-01-06")
+    trained = report(run(toy, "train", "toy", *nights, "--key", "monday", "--json"))
+    assert report(run(toy, "train", "toy", *nights, "--key", "monday", "--json")) == trained
     assert {"version", "feature_version", "rows", "metrics", "data_fingerprint"} <= set(trained)
     number = str(trained["version"])
     promoted = report(

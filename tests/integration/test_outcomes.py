@@ -7,10 +7,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import structlog
 from sklearn import metrics
+from sklearn.isotonic import IsotonicRegression
 from support.toy import NIGHT, YESTERDAY, quiet_mlflow
 from typer.testing import CliRunner, Result
 
@@ -238,6 +240,37 @@ def test_a_night_is_estimated_from_the_labels_that_were_known_then(shop: Toy) ->
     shop.execute("update source.toy_sales set sold = not sold where day > '2024-01-22'")
     assert estimate(shop.env, "toy", NIGHT) == made
     assert abs(made["auc"] - 0.8) < 0.2
+
+
+def test_where_two_versions_answer_the_champions_arm_alone_is_estimated_and_calibrated_by(
+    shop: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.monitoring.estimate.LEAST_NIGHTS", 1)
+    first = Partition.parse("2024-01-21")
+    shop.rollout("canary", share=0.4)
+    for day in (first, NIGHT):
+        shop.night(day)
+    made = estimate(shop.env, "toy", NIGHT)
+
+    def of_arm(arm: str, day: Partition) -> pd.DataFrame:
+        frame = pd.DataFrame(shop.published(day))
+        return frame[frame["arm"] == arm]
+
+    sold = {
+        row["id"]: row["sold"]
+        for row in shop.rows("select * from source.toy_sales where day = %s", first.day)
+    }
+    known, now = of_arm("champion", first), of_arm("champion", NIGHT)
+    cell = np.rint(known["score"] * 1000) / 1000
+    isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    p = isotonic.fit(cell, known["id"].map(sold).astype(float)).predict(now["score"])
+    assert made["base_rate"] == pytest.approx(p.mean())
+    assert made["cost"] == pytest.approx(made["cost_per_1000"] * len(now) / 1000)
+    for arm, same in (("challenger", True), ("champion", False)):
+        ids = of_arm(arm, first)["id"].tolist()
+        turn = "update source.toy_sales set sold = not sold where day = %s and id = any(%s)"
+        shop.execute(turn, first.day, ids)
+        assert (estimate(shop.env, "toy", NIGHT) == made) is same
 
 
 def test_a_job_without_outcomes_is_told_what_to_declare(toy: Toy) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from pipeline import outcomes
 from pipeline.cli.main import app
 from pipeline.errors import UsageError
+from pipeline.partition import Partition, between
 from pipeline.retraining import evaluate_triggers, training_span
 
 pytestmark = pytest.mark.integration
@@ -84,6 +85,43 @@ def test_a_dag_run_that_is_retried_finds_again_what_it_has_found(toy: Toy) -> No
     assert [each.kind for each in first] == ["every_days"]
     assert evaluate_triggers(toy.env, JOB, late, "scheduled__1") == first
     assert evaluate_triggers(toy.env, JOB, late, "scheduled__2") == []
+
+
+FAR = "\nretrain:\n  far_from_training: {nights: 7, seasonal: [sold_share_7d]}\n"
+WEEK = list(between(Partition.parse("2024-01-21"), Partition.parse("2024-01-27")))
+
+
+def test_a_feature_that_crept_away_from_the_training_rows_asks_for_a_new_version(toy: Toy) -> None:
+    """The data-drift alerts look at recent nights, of which there are too few here to say anything."""
+    file = toy.project / "dags/toy.yaml"
+    file.write_text(file.read_text() + FAR)
+    for number, day in enumerate(WEEK):
+        toy.execute("update source.toy set amount = amount + %s where day = %s", 30 + 10 * number, day.day)
+        assert evaluate_triggers(toy.env, JOB, NOW) == []
+        toy.night(day)
+    (fired,) = evaluate_triggers(toy.env, JOB, NOW, "scheduled__1")
+    assert (fired.kind, fired.figures["features"], fired.figures["nights"]) == ("far_from_training", 1, 7)
+    assert "over the last 7 nights and in training: amount" in fired.evidence
+    assert fired.figures["bits"] > 0.1 + fired.figures["in_training"]
+    assert toy.query("select count(*) from nightshift.alerts") == [(0,)]
+    assert evaluate_triggers(toy.env, JOB, NOW, "scheduled__1") == [fired]
+
+
+@pytest.mark.soak
+def test_nights_like_those_of_the_training_ask_for_nothing_nor_do_versions_that_measured_none(
+    toy: Toy,
+) -> None:
+    file = toy.project / "dags/toy.yaml"
+    file.write_text(file.read_text() + FAR.replace("nights: 7", "bits: 0.02, nights: 7"))
+    for day in WEEK:
+        toy.night(day)
+    assert evaluate_triggers(toy.env, JOB, NOW) == []
+    assert set(toy.version(1).metrics["night_distance"]) >= {"amount", "kind"}
+    toy.execute("update nightshift.metrics set value = 1 where metric = 'js' and baseline = 'training'")
+    older = {name: held for name, held in toy.version(1).metrics.items() if name != "night_distance"}
+    toy.promote(toy.register_like(1, metrics=older))
+    toy.execute("update nightshift.runs set model_version = 3")
+    assert evaluate_triggers(toy.env, JOB, NOW) == []
 
 
 def command(toy: Toy, *words: str) -> str:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from pipeline.adapters.migrate import migrate
 from pipeline.cli.main import app
 from pipeline.errors import UsageError
+from pipeline.retention import prune_requests
 from pipeline.scoring_requests import Answered, answer_requests
 
 pytestmark = pytest.mark.integration
@@ -210,6 +211,65 @@ def test_a_queue_that_cannot_be_answered_fails_no_night(asked: Toy) -> None:
     asked.promote(asked.register_like(model_uri="/nowhere/model.skops"))
     assert asked.night()["status"] == "published"
     assert [row["status"] for row in queue(asked)] == ["queued"]
+
+
+@pytest.fixture
+def ended(asked: Toy) -> Toy:
+    """A queue: answered, failed, expired and queued requests 31 days old, 1 to 4; the same of now, 5 to 8."""
+    for then in ("now() - interval '31 days'", "now()"):
+        asked.execute(f"""
+            insert into nightshift.scoring_requests (job, key, requested_at, status, answered_at, expires_at)
+            select 'toy', '{{}}', {then}, status,
+                case when status = 'answered' then {then} end, case when status = 'expired' then {then} end
+            from unnest(array['answered', 'failed', 'expired', 'queued']) as statuses (status)""")
+    return asked
+
+
+def left(toy: Toy) -> list[tuple[int, str]]:
+    return [(row["request_no"], row["status"]) for row in queue(toy)]
+
+
+NEW = [(4, "queued"), (5, "answered"), (6, "failed"), (7, "expired"), (8, "queued")]
+
+
+def test_requests_go_a_month_after_their_end_and_what_waits_never_does(ended: Toy) -> None:
+    before = left(ended)
+    assert before == [(1, "answered"), (2, "failed"), (3, "expired"), *NEW]
+    assert (prune_requests(ended.env, ended.job(), dry_run=True), left(ended)) == (3, before)
+    assert (prune_requests(ended.env, ended.job()), left(ended)) == (3, NEW)
+    assert prune_requests(ended.env, ended.job()) == 0
+
+
+def test_what_was_answered_or_has_expired_late_is_kept_from_then_on(ended: Toy) -> None:
+    ended.execute("update nightshift.scoring_requests set answered_at = now() where request_no = 1")
+    ended.execute("update nightshift.scoring_requests set expires_at = now() where request_no = 3")
+    assert prune_requests(ended.env, ended.job()) == 1
+    assert left(ended) == [(1, "answered"), (3, "expired"), *NEW]
+
+
+def test_how_long_requests_are_kept_is_declared(ended: Toy) -> None:
+    for days, pruned in (("null", 0), ("32", 0), ("31", 3)):
+        ended.edit("dags/toy.yaml", "requests: {}", f"retention: {{requests_days: {days}}}\nrequests: {{}}")
+        assert prune_requests(ended.env, ended.job()) == pruned
+        ended.edit("dags/toy.yaml", f"retention: {{requests_days: {days}}}\n", "")
+
+
+def test_another_jobs_requests_are_not_pruned(ended: Toy) -> None:
+    columns = "description, owners, timezone, cutoff, start_day"
+    other = f"select 'other', {columns} from nightshift.jobs"
+    ended.execute(f"insert into nightshift.jobs (job, {columns}) {other}")
+    ended.execute("update nightshift.scoring_requests set job = 'other' where request_no in (1, 2)")
+    assert prune_requests(ended.env, ended.job()) == 1
+
+
+def test_the_command_prunes_requests_and_tells_how_many(ended: Toy) -> None:
+    with quiet_mlflow():
+        told = CliRunner().invoke(app, ["prune", "toy", "--dry-run", "--json"], env=ended.variables)
+        done = CliRunner().invoke(app, ["prune", "toy"], env=ended.variables)
+        gc.collect()  # otherwise the end of its process closes a command's connections
+    assert json.loads(told.stdout)["requests"] == {"toy": 3}
+    assert "3 scoring requests" in done.stdout
+    assert left(ended) == NEW
 
 
 def test_who_asks_can_do_nothing_but_ask_and_look(asked: Toy) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,13 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from support import crash
 from support.toy import CHAMPION_SINCE, FIRST, JOB, Toy, quiet_mlflow
 
 from pipeline import training
 from pipeline.adapters import models
-from pipeline.adapters.registry import fetch
+from pipeline.adapters.registry import Registered, Registry, fetch
 from pipeline.adapters.store import sha256_of
 from pipeline.adapters.versions import ModelVersion
+from pipeline.errors import UsageError
 from pipeline.gate import judge
 from pipeline.partition import Partition, between
 from pipeline.replay import Replayed, replay, tree_code
@@ -25,6 +29,7 @@ pytestmark = pytest.mark.integration
 DAYS = list(between(FIRST, Partition(FIRST.day + timedelta(days=5))))
 SCORED = DAYS[2]
 LATER = CHAMPION_SINCE + timedelta(days=1)
+KEY = "manual__1 0 challenger"
 FRAME = pd.DataFrame({"kind": ["ball", "doll", "kite"], "amount": [10.0, 50.0, 90.0], "sold_share_7d": 0.5})
 
 
@@ -93,6 +98,113 @@ def test_labels_that_were_not_known_yet_are_not_learned_from(toy: Toy) -> None:
     toy.execute("update source.toy_sales set known_at = %s where day = %s and id <= 7", LATER, SCORED.day)
     assert len(learned(toy)) == len(before) - 7
     assert len(learned(toy, as_of=LATER)) == len(before)
+
+
+def registered(toy: Toy) -> list[tuple[int, str | None]]:
+    """The versions after the toy's own two, and the trainings that made them."""
+    return toy.query(
+        "select version, training_key from nightshift.model_versions where version > 2 order by version"
+    )
+
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("when", "place", "before"),
+    [
+        ("after", "pipeline.adapters.registry:Registry.register", 0),
+        ("before", "pipeline.training:_challenge", 1),
+    ],
+)
+def test_a_training_that_is_killed_and_tried_again_registers_one_version(
+    toy: Toy, when: str, place: str, before: int
+) -> None:
+    """Killed while only MLflow has it, the retry registers; once the table has it, the retry finds it."""
+    days = [day.key for day in DAYS]
+    process = _PROCESSES.Process(
+        target=crash.train, args=(toy.variables, days, CHAMPION_SINCE, KEY, when, place)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    there = registered(toy)
+    assert len(there) == before
+    made = trained(toy, cause=training.Cause(key=KEY))
+    assert registered(toy) == [(made.version, KEY)] == (there or [(made.version, KEY)])
+    assert training.registry_of(toy.env).alias(JOB, "challenger") == made.version
+    assert trained(toy, cause=training.Cause(key=KEY)) == toy.version(made.version)
+    assert registered(toy) == [(made.version, KEY)]
+
+
+def test_a_training_that_fails_after_it_has_registered_tells_that_version_when_it_is_tried_again(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("the task is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(training, "_challenge", fail)
+        with pytest.raises(ConnectionError):
+            trained(toy, cause=training.Cause(key=KEY))
+    (before,) = registered(toy)
+    made = trained(toy, cause=training.Cause(key=KEY))
+    assert registered(toy) == [before] == [(made.version, KEY)]
+    assert training.registry_of(toy.env).alias(JOB, "challenger") == made.version
+
+
+def test_of_two_attempts_at_once_one_registers_and_both_tell_its_version(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register, first = Registry.register, []
+
+    def overtaken(*arguments: Any) -> Registered:
+        monkeypatch.setattr(Registry, "register", register)
+        first.append(trained(toy, cause=training.Cause(key=KEY)))
+        return register(*arguments)
+
+    monkeypatch.setattr(Registry, "register", overtaken)
+    second = trained(toy, cause=training.Cause(key=KEY))
+    assert second == toy.version(first[0].version)
+    assert registered(toy) == [(second.version, KEY)]
+    assert training.registry_of(toy.env).alias(JOB, "challenger") == second.version
+
+
+def test_a_key_stands_for_one_training_and_is_refused_to_any_other(toy: Toy) -> None:
+    made = trained(toy, DAYS[:5], cause=training.Cause(key=KEY))
+    told = rf"must name one training of toy; version {made.version} has it, made of 2024-01-01 to 2024-01-05"
+    for days, cause in (
+        (DAYS, training.Cause(key=KEY)),
+        (DAYS[:5], training.Cause(key=KEY, refit_of=1)),
+    ):
+        with pytest.raises(UsageError, match=told):
+            trained(toy, days, cause=cause)
+    with quiet_mlflow(), pytest.raises(UsageError, match=told):
+        training.train(toy.env, JOB, DAYS[:5], CHAMPION_SINCE, 9, lambda _: None, training.Cause(key=KEY))
+    replayed_again: list[Replayed] = []
+    with quiet_mlflow():
+        again = training.train(
+            toy.env, JOB, DAYS[:5], CHAMPION_SINCE, None, replayed_again.append, training.Cause(key=KEY)
+        )
+    assert (again.version, replayed_again) == (made.version, [])
+
+
+def test_a_training_that_is_found_again_challenges_no_newer_version_and_not_itself_as_champion(
+    toy: Toy,
+) -> None:
+    def challenger_then() -> int | None:
+        assert trained(toy, cause=training.Cause(key=KEY)).version == number
+        return registry.alias(JOB, "challenger")
+
+    registry, number = training.registry_of(toy.env), trained(toy, cause=training.Cause(key=KEY)).version
+    toy.promote(number)
+    assert challenger_then() is None
+    toy.promote(1)
+    assert challenger_then() == number
+    toy.register_like(1)
+    registry.challenge(JOB, 2)
+    assert challenger_then() == 2
 
 
 def test_what_a_table_held_on_the_night_is_learned_from_although_it_was_overwritten(toy: Toy) -> None:

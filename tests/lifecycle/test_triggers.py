@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.job_life import CostAbove, Retrain, TriggerKind
-from pipeline.lifecycle.triggers import Episode, Facts, Firing, Silence, fired
+from pipeline.job_life import CostAbove, FarFromTraining, Retrain, TriggerKind
+from pipeline.lifecycle.triggers import Distance, Episode, Facts, Firing, Silence, fired
 
 DAY = date(2013, 6, 10)
 ALL = Retrain(
     every_days=30,
     on_drift=3,
+    far_from_training=FarFromTraining(bits=0.1, nights=7, seasonal=("warmth",)),
     on_concept=True,
     cost_above=CostAbove(per_1000=700.0, nights=2),
     new_labels=1000,
@@ -50,6 +51,18 @@ HOLDS: dict[str, tuple[Facts, str, dict[str, float]]] = {
         "feature distance: another distribution, 2013-06-08 to 2013-06-10",
         {"nights": 3, "alerts": 1},
     ),
+    "far_from_training": (
+        facts(
+            distances=[
+                Distance("a", 0.02, [0.0, *[0.21] * 4, *[0.0] * 3]),
+                Distance("b", 0.5, [0.6] * 7),
+                Distance("c", 0.3, [0.9] * 7),
+            ]
+        ),
+        "bits from the training rows, over the last 7 nights and in training: c 0.900 and 0.300; "
+        "a 0.210 and 0.020; declared are 0.1 more",
+        {"features": 2, "bits": 0.9, "in_training": 0.3, "nights": 7, "declared": 0.1},
+    ),
     "on_concept": (
         facts(concept=[episode(1, "auc: below its promise")]),
         "auc: below its promise, 2013-06-10 to 2013-06-10",
@@ -81,6 +94,10 @@ def test_each_trigger_fires_with_its_evidence_and_only_where_it_is_declared(kind
     [
         facts(trained_to=DAY - timedelta(days=29)),
         facts(drift=[episode(2), episode(1)]),
+        facts(distances=[Distance("a", 0.0, [0.9] * 6)]),
+        facts(distances=[Distance("a", 0.0, [*[0.9] * 9, *[0.0] * 4, *[0.9] * 3])]),
+        facts(distances=[Distance("weekday", 0.8, [0.85] * 20)]),
+        facts(distances=[Distance("warmth", 0.0, [0.9] * 20)]),
         facts(costs=[900.0]),
         facts(costs=[900.0, 650.0, 750.0]),
     ],
@@ -102,6 +119,31 @@ def test_a_trigger_with_a_cool_down_of_its_own_waits_for_itself_alone() -> None:
     assert found(own, given, Silence("new_labels", DAY)) == ["on_drift"]
     assert found(own, given, Silence("on_drift", DAY)) == ["new_labels"]
     assert [each.cool_down_until.day for each in fired(own, given, [])] == [13, 24]
+
+
+def test_the_evidence_names_the_furthest_features_and_counts_the_others() -> None:
+    distances = [Distance(f"feature_{number}", 0.0, [0.2 + number / 100] * 7) for number in range(8)]
+    (firing,) = fired(ALL, facts(distances=distances), [])
+    assert "feature_7 0.270 and 0.000; feature_6" in firing.evidence
+    assert firing.evidence.endswith("feature_3 0.230 and 0.000; 3 more; declared are 0.1 more")
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=0, max_size=20),
+    st.floats(0, 1),
+    st.integers(7, 10),
+)
+def test_far_from_training_needs_all_its_nights_and_most_of_them_further(
+    nights: list[float], in_training: float, needed: int
+) -> None:
+    """So neither a fresh champion nor one bad week asks for another."""
+    retrain = Retrain(far_from_training=FarFromTraining(nights=needed))
+    further = sum(bits - in_training > 0.1 for bits in nights[-needed:])
+    if found(retrain, facts(distances=[Distance("a", in_training, nights)])):
+        assert len(nights) >= needed
+        assert further >= needed / 2
+    elif len(nights) >= needed:
+        assert further <= needed / 2
 
 
 @given(

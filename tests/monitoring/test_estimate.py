@@ -148,6 +148,22 @@ def test_an_estimate_of_a_rate_stays_one() -> None:
     assert all(0 <= last[name] <= 1 for name in ("auc", "precision", "recall", "brier", "base_rate"))
 
 
+def test_a_night_without_rows_is_not_estimated_and_hinders_no_other() -> None:
+    """A challenger's arm may take all the keys of a small night."""
+    nights = changing(40, seed=7)
+    none = np.array([])
+    nights[30] = replace(nights[30], score=none, decision=none.astype(bool), label=none)
+    made = estimates(nights, COSTS)
+    assert made[30] == {"calibration_nights": 28}
+    assert "auc" in made[29]
+    assert "auc" in made[31]
+
+
+def test_where_no_label_ever_came_nothing_is_estimated() -> None:
+    unlabelled = [replace(each, label=np.full(ROWS, np.nan)) for each in changing(20)]
+    assert estimates(unlabelled, COSTS)[-1] == {"calibration_nights": 17}
+
+
 def test_the_cost_is_that_of_all_rows() -> None:
     last = estimates(changing(30), COSTS)[-1]
     assert last["cost"] == pytest.approx(last["cost_per_1000"] * ROWS / 1000)

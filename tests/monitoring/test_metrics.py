@@ -21,8 +21,15 @@ from pipeline.monitoring.divergence import (
     unseen_share,
     wasserstein,
 )
-from pipeline.monitoring.metrics import Metric, RowCounts, mean_entropy, profile_metrics, row_metrics
-from pipeline.monitoring.profile import Profile, profile_scores
+from pipeline.monitoring.metrics import (
+    Metric,
+    RowCounts,
+    mean_entropy,
+    night_distances,
+    profile_metrics,
+    row_metrics,
+)
+from pipeline.monitoring.profile import Profile, merge, profile_scores
 
 RANDOM = np.random.default_rng(7)
 FEW = RANDOM.normal(10, 3, 500)
@@ -196,3 +203,28 @@ def test_rows_tell_their_shares() -> None:
         ("rows", "rows", "fallback_share", "none"): 0.075,
     }
     assert [metric.metric for metric in row_metrics(RowCounts(0, 0, 0, 0))] == ["rows_in"]
+
+
+# How far nights of a training lie from all of its rows
+
+
+def test_a_night_of_one_weekday_lies_far_from_all_of_them_and_an_ordinary_feature_does_not() -> None:
+    days = [Profile(feature={"weekday": texts(day * 90), "kind": texts("aab" * 30)}) for day in "abcdefg" * 4]
+    found = night_distances(days, merge(days))
+    expected = jensenshannon([1, *[0] * 6], [1 / 7] * 7, base=2) ** 2
+    assert found == {"weekday": pytest.approx(expected), "kind": pytest.approx(0.0, abs=1e-12)}
+    assert expected > 0.5
+
+
+def test_the_distance_of_nights_is_the_median_of_what_later_nights_are_measured_by() -> None:
+    nights = [Profile(feature={"x": numbers(RANDOM.normal(place, 3, 300))}) for place in (8, 10, 11, 9, 30)]
+    together = merge(nights)
+    each = [
+        metric.value
+        for night in nights
+        for metric in profile_metrics(night, together, None, "value")
+        if (metric.metric, metric.baseline) == ("js", "training")
+    ]
+    assert night_distances(nights, together) == {"x": sorted(each)[2]}
+    unread = Profile(feature={"x": numbers(np.array([]))})
+    assert night_distances([unread], unread) == {}

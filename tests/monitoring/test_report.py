@@ -20,6 +20,7 @@ from pipeline.monitoring.report.facts import ArmsSlice, RolloutFacts
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.lines import Series, line_chart
 from pipeline.monitoring.report.links import NO_LINKS, Links
+from pipeline.monitoring.report.quality import estimated_rows
 from pipeline.monitoring.report.render import dictionary_html, job_html, jobs_html, run_html, verdict_html
 from pipeline.monitoring.report.values import Scores
 
@@ -293,6 +294,23 @@ def test_bars_are_shares_so_that_nights_of_any_size_compare() -> None:
 
 
 SHADOWED = ArmsSlice("all", "all", 200, 200, 0, 50, 62, 0.41, 0.44, changed=14)
+
+
+def test_beside_an_estimate_of_the_champions_arm_stands_what_that_arm_realised() -> None:
+    all_rows = built.realised(0)
+    of_arms = [
+        replace(one, arm=arm, value=value)
+        for one in all_rows
+        for arm, value in (("champion", 0.61), ("challenger", 0.82))
+    ]
+    whole, split = estimated_rows(all_rows), estimated_rows([*all_rows, *of_arms])
+    assert whole is not None
+    assert split is not None
+    assert (whole.name, whole.metrics["auc"]) == ("all rows", 0.7)
+    assert (split.name, split.metrics["auc"]) == ("champion", 0.61)
+    told = "of the champion's arm, realised too"
+    assert told in with_rollout(kind="canary")
+    assert told not in with_rollout(kind="shadow")
 
 
 def with_rollout(*slices: ArmsSlice, kind: Literal["shadow", "canary"] = "shadow") -> str:

@@ -1,14 +1,15 @@
-"""One step of a run in a process of its own that dies at an exact place."""
+"""One step of a run, or a training, in a process of its own that dies at an exact place."""
 
 from __future__ import annotations
 
 import os
 import pkgutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
-from pipeline import steps
+from pipeline import steps, training
 from pipeline.adapters import ledger
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
@@ -61,3 +62,20 @@ def main(variables: dict[str, str], step: str, run_id: str, when: str, place: st
     else:
         work: Callable[[Environment, Run], object] = getattr(steps, step)
         work(env, ledger.as_run(found))
+
+
+def train(
+    variables: dict[str, str],
+    days: Sequence[str],
+    as_of: datetime,
+    key: str,
+    when: str,
+    place: str,
+) -> None:
+    """Train the toy on these days under a key; death comes in between."""
+    os.environ.update(variables)
+    plant(place, when, "")
+    nights = [Partition.parse(day) for day in days]
+    training.train(
+        Environment(Settings()), "toy", nights, as_of, None, lambda _: None, training.Cause(key=key)
+    )

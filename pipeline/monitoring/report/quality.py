@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pipeline.monitoring.quality import ALL, CHAMPION
 from pipeline.monitoring.report.facts import Realised
 
-ALL = "all"
 SLICE_METRICS: Mapping[str | None, tuple[str, ...]] = {
     "value": ("mae", "bias", "cost_per_1000"),
     "probability": ("auc", "base_rate", "mean_score", "precision", "recall", "cost_per_1000"),
@@ -41,6 +41,13 @@ def whole(realised: Iterable[Realised]) -> Judged | None:
     """All rows together; None while nothing was judged."""
     held = [one for one in realised if (one.arm, one.slice_column) == (ALL, ALL)]
     return _judged("all rows", held) if held else None
+
+
+def estimated_rows(realised: Iterable[Realised]) -> Judged | None:
+    """What was estimated before labels came: the champion's arm where there are arms, else all rows."""
+    there = list(realised)
+    held = [one for one in there if (one.arm, one.slice_column) == (CHAMPION, ALL)]
+    return _judged(CHAMPION, held) if held else whole(there)
 
 
 def slices(realised: Iterable[Realised], output: str | None) -> list[Slices]:

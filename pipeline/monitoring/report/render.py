@@ -15,7 +15,7 @@ from pipeline.monitoring.report.calendar import months
 from pipeline.monitoring.report.drift import SHOWN, drift
 from pipeline.monitoring.report.histogram import histogram
 from pipeline.monitoring.report.links import Links
-from pipeline.monitoring.report.quality import slices, whole
+from pipeline.monitoring.report.quality import estimated_rows, slices, whole
 from pipeline.monitoring.report.values import (
     DictionaryPage,
     JobLine,
@@ -43,6 +43,7 @@ def run_html(page: RunPage, links: Links) -> str:
         links=links,
         run=page.run,
         quality=whole(page.realised),
+        estimated_rows=estimated_rows(page.realised),
         slices=slices(page.realised, output),
         estimates={one.metric: one.value for one in page.metrics if one.part == "estimate"},
         score_metrics={
