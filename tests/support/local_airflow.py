@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from support.toy import Toy
 
-DAG = "toy__score"
+DAG, OUTCOMES, TRAIN = "toy__score", "toy__outcomes", "toy__train"
 NIGHTSHIFT = Path(sys.executable).with_name("nightshift")
 CONSUMER = Path(__file__).with_name("consumer")
 FINISHED = ("success", "failed")
@@ -137,6 +137,13 @@ class Local:
             return found if found["state"] in FINISHED else None
 
         return dict(until(ended, seconds))
+
+    def question(self, training: str) -> dict[str, Any] | None:
+        """What the DAG run of a training asks its approver, as soon as it does."""
+        run = self.call("GET", f"/dags/{TRAIN}/dagRuns/{quote(training)}")
+        assert run["state"] not in FINISHED, run["note"]
+        asked = self.call("GET", "/dags/~/dagRuns/~/hitlDetails?response_received=false")["hitl_details"]
+        return asked[0] if asked else None
 
 
 def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
