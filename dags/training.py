@@ -91,7 +91,7 @@ def _approver(approvers: tuple[str, ...]) -> Param:
         None,
         type=["null", "string"],
         enum=[None, *approvers],
-        title="Approved by",
+        title="Approved by (needed to approve)",
         description_md="Which declared approver agrees; local logins do not tell.",
     )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 from playwright.sync_api import expect
 from support.browser import logged_in, picture
-from support.local_airflow import OUTCOMES, TRAIN, Local, Refused, running, until
+from support.local_airflow import OUTCOMES, TRAIN, Local, Refused, kill_task, running, until
 from support.toy import Template
 
 from pipeline.adapters.versions import ModelVersion
@@ -109,16 +108,6 @@ def test_an_owner_who_does_not_answer_for_seven_days_has_rejected(local: Local) 
         passed = "update task_instance set trigger_timeout = now() - interval '1 second'"
         assert connection.execute(f"{passed} {of_it}", (TRAIN, training)).rowcount == 1
     assert_nobody_is_promoted(local, training, "Rejected: nobody has answered within 7 days")
-
-
-def kill_task(local: Local) -> None:
-    """The process that runs a task: a child of the scheduler's worker, the youngest of all."""
-    processes = LocalAirflow(local.toy.env, local.port).sessions.processes()
-    (scheduler, *_) = sorted(
-        (process for process in processes if "airflow scheduler" in " ".join(process.cmdline())),
-        key=psutil.Process.create_time,
-    )
-    max(scheduler.children(recursive=True), key=psutil.Process.create_time).kill()
 
 
 def test_a_killed_training_is_tried_again_and_its_question_may_be_answered_by_the_api(local: Local) -> None:
