@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -113,8 +113,7 @@ def approver(response: Mapping[str, Any], approvers: Sequence[str]) -> tuple[str
     A login that is no approver's own may name one where the form asks for it. Raises UsageError where nobody
     who may has agreed.
     """
-    login = response["responded_by_user"]["name"]
-    named = (response.get("params_input") or {}).get("approved_by")
+    login, named = response["responded_by_user"]["name"], _named(response)
     who = login if login in approvers else str(named)
     if who not in approvers:
         raise UsageError(
@@ -123,6 +122,24 @@ def approver(response: Mapping[str, Any], approvers: Sequence[str]) -> tuple[str
             + ". Clear the task approve to ask again"
         )
     return login, who
+
+
+def answer_told(response: Mapping[str, Any], within: timedelta) -> str:
+    """What was answered and by whom, in one sentence; nobody's answer came `within` that time.
+
+    In whose name stands beside a login that has named somebody.
+    """
+    approved, user = response["chosen_options"] == ["Approve"], response["responded_by_user"]
+    if user is None:
+        who = f": nobody has answered within {within.days} days"
+    else:
+        named = _named(response)
+        who = f" by {user['name']}" + (f" for {named}" if named else "")
+    return f"Approved{who}" if approved else f"Rejected{who}; the champion stays"
+
+
+def _named(response: Mapping[str, Any]) -> str | None:
+    return (response.get("params_input") or {}).get("approved_by")
 
 
 def name_of_run(job: str, day: str, dag_run: Any) -> str:

@@ -12,12 +12,22 @@ from dags import training_tasks as tasks
 from dags.common import at_work, dag_settings
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
     from airflow.sdk.execution_time.hitl import HITLUser
 
     from pipeline.job import Job
 
 _ANSWERED_WITHIN = timedelta(days=7)
 _SIMPLE = "SimpleAuthManager"
+
+
+class Approval(ApprovalOperator):
+    """Airflow's question, whose answer stands in the DAG run's note."""
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Tell the answer, then let Airflow go on; a rejection leaves by an exception, so first."""
+        tasks.tell_answer(event, _ANSWERED_WITHIN)
+        return super().execute_complete(context, event)
 
 
 def retrain_asset(job: str) -> Asset:
@@ -58,7 +68,7 @@ def _approval(job: Job) -> ApprovalOperator:
     logins = _local_logins()
     assigned: list[HITLUser] = [{"id": who, "name": who} for who in approvers if who in logins]
     told = "{{ ti.xcom_pull(task_ids='refit', key='%s') }}"
-    return ApprovalOperator(
+    return Approval(
         task_id="approve",
         subject=told % tasks.SUBJECT,
         body=told % tasks.BODY,
@@ -81,7 +91,7 @@ def _approver(approvers: tuple[str, ...]) -> Param:
         None,
         type=["null", "string"],
         enum=[None, *approvers],
-        title="Approved by",
+        title="Approved by (needed to approve)",
         description_md="Which declared approver agrees; local logins do not tell.",
     )
 
@@ -132,6 +142,7 @@ def _does() -> str:
         "Replays nights, from sealed snapshots where there are any, fits a challenger and lets the gate "
         "judge it against the champion on nights that it has not seen. What is accepted is fitted again on "
         "all nights, and waits under Required Actions for an approver; no answer within "
-        f"{_ANSWERED_WITHIN.days} days rejects it. What is refused, or lacks evidence, ends green without a "
-        "question. The champion changes only in the last task; `nightshift promote` does the same by hand."
+        f"{_ANSWERED_WITHIN.days} days rejects it. What is rejected ends green, and its note tells by whom. "
+        "What is refused, or lacks evidence, ends green without a question. The champion changes only in "
+        "the last task; `nightshift promote` does the same by hand."
     )

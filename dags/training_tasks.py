@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.sdk import conf, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.asked import AskedTraining, approver, asked_training
+from dags.asked import AskedTraining, answer_told, approver, asked_training
 from dags.tasks import NOTE, environment, job_of
 from pipeline.partition import Partition, between
 
@@ -69,17 +69,17 @@ def gate(job: str, wanted: Mapping[str, Any], version: int) -> dict[str, Any]:
 def refit(job: str, wanted: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
     """Fit what was accepted again, on all nights, unless declared otherwise; what is to be approved."""
     if verdict["outcome"] != "accept":
-        raise AirflowSkipException(_told(job, verdict))
+        raise AirflowSkipException(f"{_head(job, verdict)}\n{_reasons(verdict)}")
     given, accepted = AskedTraining(**wanted), verdict["version"]
     number, how = accepted, "as it was judged"
     if job_of(job).declaration.train.refit:
         number = _trained(job, given, given.newest, accepted)
         how = f"which is version {accepted} fitted again on {given.first} to {given.newest}"
-    fitted = f"To be promoted: version {number}, {how}"
-    link = f"[What the gate saw]({_ROOT}{verdict['page']})."
+    fitted = f"To be promoted, if an approver agrees: version {number}, {how}; {_why(given)}"
+    link = f"[What the gate saw]({_ROOT}{verdict['page']})"
     _tell(SUBJECT, f"{job}: make version {number} the champion?")
-    _tell(BODY, "\n\n".join([_told(job, verdict), link, f"{fitted}; {_why(given)}."]))
-    _tell(NOTE, f"{_noted(job, verdict)}\n{fitted}; waits for an approver")
+    _tell(BODY, "\n\n".join([f"{fitted}.", _head(job, verdict), _reasons(verdict), link]))
+    _tell(NOTE, _noted(job, verdict, fitted))
     return {"version": number, "reason": f"gate verdict {verdict['verdict_no']} on version {accepted}"}
 
 
@@ -101,6 +101,13 @@ def promote(job: str, accepted: Mapping[str, Any], response: Mapping[str, Any]) 
     _tell(NOTE, "\n".join([told, *(f"- warning: {warning}" for warning in warnings)]))
 
 
+def tell_answer(response: Mapping[str, Any], within: timedelta) -> None:
+    """Note what an approver has answered before what was asked."""
+    context: Any = get_current_context()
+    asked = context["ti"].xcom_pull(task_ids="refit", key=NOTE)
+    _tell(NOTE, f"{answer_told(response, within)}\n{asked}")
+
+
 def _trained(job: str, given: AskedTraining, last: str | None, refit_of: int | None) -> int:
     from pipeline.training import Cause, train
 
@@ -118,19 +125,24 @@ def _fired(context: Any) -> list[dict[str, Any]]:
     return [event.extra for of_asset in events.values() for event in of_asset]
 
 
-def _told(job: str, verdict: Mapping[str, Any]) -> str:
+def _head(job: str, verdict: Mapping[str, Any]) -> str:
     against = f" against version {verdict['champion']}" if verdict["champion"] else ""
     outcome = verdict["outcome"].replace("_", " ")
-    head = f"{job}: version {verdict['version']}{against}: {outcome}, verdict {verdict['verdict_no']}"
-    return "\n".join([head, "", *verdict["reasons"]])
+    return f"{job}: version {verdict['version']}{against}: **{outcome}**, verdict {verdict['verdict_no']}"
 
 
-def _noted(job: str, verdict: Mapping[str, Any]) -> str:
-    return f"{_told(job, verdict)}\npage: {verdict['page']}"
+def _reasons(verdict: Mapping[str, Any]) -> str:
+    return "\n".join(verdict["reasons"])
+
+
+def _noted(job: str, verdict: Mapping[str, Any], *more: str) -> str:
+    """The reasons, which may be long, come last: a note of Airflow's is cut at its end."""
+    return "\n".join([_head(job, verdict), *more, f"page: {verdict['page']}", "", _reasons(verdict)])
 
 
 def _line(reason: Reason) -> str:
-    return f"- {reason.check}: {reason.outcome.replace('_', ' ')}. {reason.evidence}"
+    check, outcome = reason.check.replace("_", " "), reason.outcome.replace("_", " ")
+    return f"- **{check}**: {outcome}. {reason.evidence}"
 
 
 def _why(given: AskedTraining) -> str:

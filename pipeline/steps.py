@@ -263,10 +263,11 @@ def note(env: Environment, run: Run, report: str) -> str:
         f"{record['model_version']} ({record['model_policy']})",
         f"{record['rows_in']} rows in: {record['rows_scored']} scored, {record['rows_fallback']} by a "
         f"fallback, {record['rows_withheld']} withheld; {record['rows_quarantined']} in quarantine",
-        *(f"- {verdict} by {rule}: {count}" for verdict, rule, count in reasons),
-        *(f"- warning: {warning}" for warning in record["warnings"]),
         f"run {record['run_id']}, {record['cpu_seconds']:.1f} CPU s, {record['peak_memory_mb']:.0f} MiB",
         f"report: {report}",
+        # What may be long comes last: a note of Airflow's is cut at its end.
+        *(f"- {verdict} by {rule}: {count}" for verdict, rule, count in reasons),
+        *(f"- warning: {warning}" for warning in record["warnings"]),
     ]
     return "\n".join(lines)
 

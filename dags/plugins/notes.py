@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
 
 _NOTE = "note"
-_TOLD_BY = ("report", "plan", "evaluate", "promote", "refit", "gate", "train")
+_TOLD_BY = (
+    "report", "plan", "evaluate", "promote", "approve", "refit", "gate", "train", "roll_out", "answer",
+)  # fmt: skip
 """The tasks that may push a note, the last word first."""
+
+LONGEST = 1000
+"""Characters of Airflow's column. A longer note ends the scheduler, and each one that is started again."""
+_MORE = "\n… the rest is in the task's XCom `note`"
 
 
 @hookimpl
@@ -44,7 +50,15 @@ def _write(dag_run: DagRun) -> None:
         notes: dict[str, Any] = {row.task_id: row.value for row in session.execute(statement)}
         told = [notes[task_id] for task_id in _TOLD_BY if task_id in notes]
         if told:
-            dag_run.note = XComModel.deserialize_value(_Value(told[0]))
+            dag_run.note = fitting(XComModel.deserialize_value(_Value(told[0])))
+
+
+def fitting(note: str) -> str:
+    """The note, or the first of its lines that Airflow has room for, and where the others are."""
+    if len(note) <= LONGEST:
+        return note
+    kept = note[: LONGEST - len(_MORE)]
+    return (kept.rpartition("\n")[0] or kept) + _MORE
 
 
 class _Value:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dags.asked import Asked, AskedTraining, approver, asked, asked_training, name_of_run
+from dags.asked import Asked, AskedTraining, answer_told, approver, asked, asked_training, name_of_run
 from pipeline.declaration import load_job
 from pipeline.errors import UsageError
 from pipeline.job import Job
@@ -181,3 +181,20 @@ def test_an_answer_in_nobodys_name_is_refused(params: dict[str, str | None]) -> 
         UsageError, match=r"one of ana, ben must approve; got 'admin'.*Clear the task approve"
     ):
         answered("admin", **params)
+
+
+@pytest.mark.parametrize(
+    ("option", "login", "named", "told"),
+    [
+        ("Reject", "ana", None, "Rejected by ana; the champion stays"),
+        ("Reject", "admin", "ben", "Rejected by admin for ben; the champion stays"),
+        ("Reject", None, None, "Rejected: nobody has answered within 7 days; the champion stays"),
+        ("Approve", "admin", "ben", "Approved by admin for ben"),
+    ],
+)
+def test_an_answer_is_told_with_who_gave_it(
+    option: str, login: str | None, named: str | None, told: str
+) -> None:
+    user = {"id": login, "name": login} if login else None
+    response = {"chosen_options": [option], "responded_by_user": user, "params_input": {"approved_by": named}}
+    assert answer_told(response, timedelta(days=7)) == told

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
-from support.local_airflow import DAG, FINISHED, Local, Refused, running, until
+from playwright.sync_api import Page, expect
+from support.browser import logged_in, picture
+from support.local_airflow import DAG, TRAIN, Local, Refused, running, until
 from support.toy import NIGHT, Template
 
 from pipeline.cli.airflow import LocalAirflow
@@ -19,7 +17,6 @@ from pipeline.gate import judge
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-TRAIN = "toy__train"
 DAYS = ["2024-01-22", "2024-01-23", "2024-01-24"]
 
 
@@ -36,25 +33,8 @@ def local(toy_template: Template, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def page(local: Local) -> Iterator[Page]:
-    """A browser that is logged in as the admin."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.goto(local.url)
-        page.fill("input[name=username]", "admin")
-        page.fill("input[name=password]", local.passwords["admin"])
-        page.keyboard.press("Enter")
-        page.wait_for_url(f"{local.url}/")
+    with logged_in(local) as page:
         yield page
-        browser.close()
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a screenshot where CI collects them, outside the repository."""
-    folder = os.environ.get("CI_ARTIFACTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
 def test_a_backfill_of_three_days_from_the_dialog_publishes_them(local: Local, page: Page) -> None:
@@ -207,14 +187,6 @@ def test_the_note_of_a_run_tells_where_its_report_is(local: Local) -> None:
     assert local.page(path, "viewer").code == 200
 
 
-def question(local: Local, dag_run: str) -> dict[str, Any] | None:
-    """What a training asks its approver, as soon as it does."""
-    run = local.call("GET", f"/dags/{TRAIN}/dagRuns/{quote(dag_run)}")
-    assert run["state"] not in FINISHED, run["note"]
-    asked = local.call("GET", "/dags/~/dagRuns/~/hitlDetails?response_received=false")["hitl_details"]
-    return asked[0] if asked else None
-
-
 @pytest.mark.soak
 def test_a_training_waits_for_its_approver_and_then_the_next_night_uses_the_new_champion(
     local: Local, page: Page
@@ -222,7 +194,7 @@ def test_a_training_waits_for_its_approver_and_then_the_next_night_uses_the_new_
     local.toy.promote(2)  # six nights: ten are better
     asked = {"logical_date": None, "conf": {"from": "2024-01-01", "to": "2024-01-10"}}
     dag_run = local.call("POST", f"/dags/{TRAIN}/dagRuns", asked)["dag_run_id"]
-    asks = until(lambda: question(local, dag_run), 240)
+    asks = until(lambda: local.question(dag_run), 240)
     page.wait_for_timeout(2000)  # an answer within the first moment would fail the task
     page.goto(f"{local.url}/required_actions")
     page.get_by_role("link", name=asks["subject"]).click()

@@ -169,7 +169,7 @@ def test_pages_link_to_each_other_as_files(toy: Toy) -> None:
 def test_a_runs_note_says_where_its_page_is(toy: Toy) -> None:
     toy.night(run_id="tonight")
     note = steps.note(toy.env, steps.run_named(toy.env, "tonight"), "nightshift report toy --day 2024-01-25")
-    assert note.splitlines()[-1] == "report: nightshift report toy --day 2024-01-25"
+    assert note.splitlines()[3] == "report: nightshift report toy --day 2024-01-25"
 
 
 def test_the_command_writes_pages_and_says_where(toy: Toy) -> None:

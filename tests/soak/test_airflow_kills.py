@@ -6,13 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 
-import psutil
 import pytest
-from support.local_airflow import DAG, Local, running, until
+from support.local_airflow import DAG, Local, kill_task, processes_named, running, until
 from support.toy import NIGHT, Template
 from support.wholeness import assert_whole
-
-from pipeline.cli.airflow import LocalAirflow
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -28,22 +25,9 @@ def local(toy_template: Template, tmp_path_factory: pytest.TempPathFactory) -> I
             yield started
 
 
-def named(local: Local, words: str) -> list[psutil.Process]:
-    """The processes of the local Airflow whose command holds the words."""
-    found = LocalAirflow(local.toy.env, local.port).sessions.processes()
-    return [process for process in found if words in " ".join(process.cmdline())]
-
-
-def kill_task(local: Local) -> None:
-    """The process that runs a task: a child of the scheduler's worker, the youngest of all."""
-    scheduler = min(named(local, "scheduler"), key=lambda process: process.create_time())
-    youngest = max(scheduler.children(recursive=True), key=lambda process: process.create_time())
-    youngest.kill()
-
-
 def kill_component(words: str) -> object:
     def kill(local: Local) -> None:
-        for process in named(local, words):
+        for process in processes_named(local, words):
             process.kill()
 
     return kill

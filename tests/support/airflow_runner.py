@@ -106,12 +106,18 @@ def ended(run_id: str) -> dict[str, Any]:
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
 
+    from dags.plugins.notes import on_dag_run_success
+
     with create_session() as session:
         run = session.query(DagRun).filter_by(run_id=run_id).one()
+        # Listeners of DAG.test are given a DAG run without a session; the scheduler's has one.
+        on_dag_run_success(run, "")
+        session.flush()
         notes = session.query(XComModel.value).filter_by(run_id=run_id, key="note")
         events = session.query(AssetEvent).order_by(AssetEvent.id)
         return {
             "state": str(run.state),
+            "note": run.note,
             "notes": [note for (note,) in notes],
             "tasks": {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in run.task_instances},
             "titles": [ti.rendered_map_index for ti in run.task_instances if ti.map_index >= 0],

@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 from support.toy import Toy
 
-DAG = "toy__score"
+from pipeline.cli.airflow import LocalAirflow
+
+DAG, OUTCOMES, TRAIN = "toy__score", "toy__outcomes", "toy__train"
 NIGHTSHIFT = Path(sys.executable).with_name("nightshift")
 CONSUMER = Path(__file__).with_name("consumer")
 FINISHED = ("success", "failed")
@@ -137,6 +140,26 @@ class Local:
             return found if found["state"] in FINISHED else None
 
         return dict(until(ended, seconds))
+
+    def question(self, training: str) -> dict[str, Any] | None:
+        """What the DAG run of a training asks its approver, as soon as it does."""
+        run = self.call("GET", f"/dags/{TRAIN}/dagRuns/{quote(training)}")
+        assert run["state"] not in FINISHED, run["note"]
+        asked = self.call("GET", "/dags/~/dagRuns/~/hitlDetails?response_received=false")["hitl_details"]
+        return asked[0] if asked else None
+
+
+def processes_named(local: Local, words: str) -> list[psutil.Process]:
+    """The processes of the local Airflow whose command holds the words."""
+    found = LocalAirflow(local.toy.env, local.port).sessions.processes()
+    return [process for process in found if words in " ".join(process.cmdline())]
+
+
+def kill_task(local: Local) -> None:
+    """The process that runs a task: a child of the scheduler's worker, the youngest of all."""
+    scheduler = min(processes_named(local, "scheduler"), key=lambda process: process.create_time())
+    youngest = max(scheduler.children(recursive=True), key=lambda process: process.create_time())
+    youngest.kill()
 
 
 def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
