@@ -44,8 +44,8 @@ class FarFromTraining(Part):
     One night always lies some way from many; what counts is how much further than training's own nights did.
     """
 
-    bits: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Jensen-Shannon divergence beyond that of training's own nights; a shift by .8 of its spread is 0.1."""
+    bits: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Jensen-Shannon divergence beyond that of training's own nights; a shift by 1.2 of its spread is 0.2."""
     nights: Annotated[int, Field(ge=7)] = 28
     """So many of the champion's nights after its training must be there, and half of them lie further."""
     seasonal: Annotated[tuple[Name, ...], Distinct] = ()

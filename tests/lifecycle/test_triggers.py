@@ -138,7 +138,7 @@ def test_far_from_training_needs_all_its_nights_and_most_of_them_further(
 ) -> None:
     """So neither a fresh champion nor one bad week asks for another."""
     retrain = Retrain(far_from_training=FarFromTraining(nights=needed))
-    further = sum(bits - in_training > 0.1 for bits in nights[-needed:])
+    further = sum(bits - in_training > 0.2 for bits in nights[-needed:])
     if found(retrain, facts(distances=[Distance("a", in_training, nights)])):
         assert len(nights) >= needed
         assert further >= needed / 2
