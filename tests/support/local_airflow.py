@@ -141,12 +141,21 @@ class Local:
 
         return dict(until(ended, seconds))
 
-    def question(self, training: str) -> dict[str, Any] | None:
-        """What the DAG run of a training asks its approver, as soon as it does."""
-        run = self.call("GET", f"/dags/{TRAIN}/dagRuns/{quote(training)}")
-        assert run["state"] not in FINISHED, run["note"]
-        asked = self.call("GET", "/dags/~/dagRuns/~/hitlDetails?response_received=false")["hitl_details"]
-        return asked[0] if asked else None
+    def question(self, training: str) -> dict[str, Any]:
+        """What the DAG run of a training asks its approver, once it may be answered.
+
+        An answer while the process that asks is still ending fails the task, which then asks again.
+        """
+
+        def asked() -> dict[str, Any] | None:
+            run = self.call("GET", f"/dags/{TRAIN}/dagRuns/{quote(training)}")
+            assert run["state"] not in FINISHED, run["note"]
+            found = self.call("GET", "/dags/~/dagRuns/~/hitlDetails?response_received=false")["hitl_details"]
+            return found[0] if found else None
+
+        question: dict[str, Any] = until(asked, 240)
+        time.sleep(3)
+        return question
 
 
 def processes_named(local: Local, words: str) -> list[psutil.Process]:
