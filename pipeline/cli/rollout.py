@@ -110,12 +110,11 @@ def _state(found: Standing) -> str:
     state = "running" if found.running else f"ended: {found.ended or 'the champion changed'}"
     if compared is None:
         return state
-    if not compared.nights:
-        return f"{state}; no night's outcomes are judged yet"
-    return (
-        f"{state}; {compared.conclusion} after {compared.nights} judged nights: {found.metric} differs by "
-        f"{compared.difference:.4g}, between {compared.lower:.4g} and {compared.upper:.4g}"
-    )
+    told = f"{state}; {compared.conclusion} after {compared.nights} judged nights"
+    if not isfinite(compared.lower):
+        return told
+    bounds = f"between {compared.lower:.4g} and {compared.upper:.4g}"
+    return f"{told}: {found.metric} differs by {compared.difference:.4g}, {bounds}"
 
 
 def _cells(night: Night) -> list[Any]:

@@ -16,7 +16,6 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from pipeline.adapters.arrow_connection import plain_url
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.adapters.source import open_reader
 from pipeline.errors import ChangedColumn, ExtractError, MissingTable, RunError, TransientError, UsageError
@@ -162,11 +161,6 @@ def test_a_reader_cannot_write(warehouse_url: str) -> None:
     error = failure(warehouse_url, "select nextval('s')")
     assert isinstance(error, ExtractError)
     assert "SQLSTATE 25006, read only sql transaction" in str(error)
-
-
-@integration
-def test_any_driver_name_in_the_url_is_left_out() -> None:
-    assert plain_url("postgresql+psycopg://u@h/d") == plain_url("postgresql://u@h/d") == "postgresql://u@h/d"
 
 
 @integration

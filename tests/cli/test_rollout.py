@@ -1,0 +1,31 @@
+"""How `nightshift rollout JOB status` puts what is known of a rollout into words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from pipeline.cli.rollout import _state
+from pipeline.guardrails import Standing
+from pipeline.lifecycle.arms import Comparison
+from pipeline.lifecycle.rollout import Rollout
+
+SINCE = datetime(2024, 1, 25, tzinfo=UTC)
+CANARY = Rollout(1, "toy", "canary", 2, 0.1, "a", SINCE, SINCE, "ana", "ana", "a test", None, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        ((0, nan, nan, nan, -inf, inf, "not enough nights"), "not enough nights after 0 judged nights"),
+        ((0, nan, nan, nan, -inf, inf, "sample ratio broken"), "sample ratio broken after 0 judged nights"),
+        ((12, 9.0, 11.0, 2.0, 0.5, 3.5, "worse"),
+         "worse after 12 judged nights: cost differs by 2, between 0.5 and 3.5"),
+    ],
+)  # fmt: skip
+def test_bounds_are_told_where_there_are_any(figures: Any, told: str) -> None:
+    found = Standing(CANARY, True, None, "cost", (), Comparison(*figures, False))
+    assert _state(found) == f"running; {told}"
