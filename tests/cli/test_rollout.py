@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from math import inf, nan
-from typing import Any
 
 import pytest
 
@@ -18,14 +17,22 @@ CANARY = Rollout(1, "toy", "canary", 2, 0.1, "a", SINCE, SINCE, "ana", "ana", "a
 
 
 @pytest.mark.parametrize(
-    ("figures", "told"),
+    ("compared", "told"),
     [
-        ((0, nan, nan, nan, -inf, inf, "not enough nights"), "not enough nights after 0 judged nights"),
-        ((0, nan, nan, nan, -inf, inf, "sample ratio broken"), "sample ratio broken after 0 judged nights"),
-        ((12, 9.0, 11.0, 2.0, 0.5, 3.5, "worse"),
-         "worse after 12 judged nights: cost differs by 2, between 0.5 and 3.5"),
+        (
+            Comparison(0, nan, nan, nan, -inf, inf, "not enough nights", False),
+            "not enough nights after 0 judged nights",
+        ),
+        (
+            Comparison(0, nan, nan, nan, -inf, inf, "sample ratio broken", False),
+            "sample ratio broken after 0 judged nights",
+        ),
+        (
+            Comparison(12, 9.0, 11.0, 2.0, 0.5, 3.5, "worse", False),
+            "worse after 12 judged nights: cost differs by 2, between 0.5 and 3.5",
+        ),
     ],
-)  # fmt: skip
-def test_bounds_are_told_where_there_are_any(figures: Any, told: str) -> None:
-    found = Standing(CANARY, True, None, "cost", (), Comparison(*figures, False))
+)
+def test_bounds_are_told_where_there_are_any(compared: Comparison, told: str) -> None:
+    found = Standing(CANARY, True, None, "cost", (), compared)
     assert _state(found) == f"running; {told}"
