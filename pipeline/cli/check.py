@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pipeline.cli.console import emit, err, out
-from pipeline.declaration import feature_file, job_names, load_job
-from pipeline.errors import DeclarationError, Fault, NightshiftError
+from pipeline.declaration import declaration_file, feature_file, job_names, load_job
+from pipeline.errors import DeclarationError, Fault, NightshiftError, nearest
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipeline.environment import Environment
     from pipeline.job import Job
 
 _CODE_OF_FAULTS = 2
+_FEATURES_NAMED = (
+    ("retrain", "far_from_training", "seasonal"),
+    *(("gate", "behaviour", how) for how in ("rising", "falling", "invariant")),
+)
+"""Where a declaration names features."""
 
 
 def run_check(env: Environment, job: str | None, *, leaks: bool, day: str | None, as_json: bool) -> None:
@@ -48,6 +55,8 @@ def _check_job(env: Environment, name: str, *, leaks: bool, day: str | None) -> 
             Fault(source, fault.line, fault.message)
             for fault in feature_faults(name, source.read_text(encoding="utf-8"))
         ]
+    if job is not None and not faults:
+        faults += _unknown_features(env, job)
     sound = job if job is not None and not faults else None
     return {
         "job": name,
@@ -56,6 +65,22 @@ def _check_job(env: Environment, name: str, *, leaks: bool, day: str | None) -> 
         "leaks": _leaks(env, sound, day) if sound and leaks else [],
         "leaks_probed": bool(sound and leaks),
     }
+
+
+def _unknown_features(env: Environment, job: Job) -> Iterator[Fault]:
+    """Features that the declaration names and the module does not make."""
+    from pipeline.document import read_document
+    from pipeline.replay import tree_code
+
+    made, document = (
+        sorted(tree_code(env, job).schema),
+        read_document(declaration_file(env.project, job.name)),
+    )
+    for place in _FEATURES_NAMED:
+        for name in document.part(*place) or ():
+            if name not in made:
+                told = f"must name features of features/{job.name}.py; got {name!r}; {nearest(name, made)}"
+                yield document.fault(place, told)
 
 
 def _registry_notes(env: Environment, job: Job) -> list[str]:

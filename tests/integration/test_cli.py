@@ -189,6 +189,23 @@ def test_check_names_file_and_line_of_every_fault_and_exits_2(toy: Toy) -> None:
     assert any(re.search(r"toy\.py:\d+: .*make_baseline", fault) for fault in faults)
 
 
+def test_check_names_declared_features_that_the_module_does_not_make(toy: Toy) -> None:
+    far = "retrain: {far_from_training: {seasonal: [amont, amount]}}"
+    toy.edit("dags/toy.yaml", "train: {", f"{far}\ngate: {{behaviour: {{rising: [colour]}}}}\ntrain: {{")
+    result = run(toy, "check", "--json")
+    assert result.exit_code == 2
+    (job,) = report(result)["jobs"]
+    known = "accepted: amount, kind, sold_share_7d"
+    lines = (toy.project / "dags/toy.yaml").read_text().splitlines()
+    told = {fault.partition("toy.yaml:")[2] for fault in job["faults"]}
+    line = next(number for number, text in enumerate(lines, 1) if text.startswith("retrain:"))
+    assert told == {
+        f"{line}: retrain.far_from_training.seasonal: must name features of features/toy.py; "
+        "got 'amont'; did you mean 'amount'?",
+        f"{line + 1}: gate.behaviour.rising: must name features of features/toy.py; got 'colour'; {known}",
+    }
+
+
 def test_check_says_when_the_champions_features_differ_from_the_trees(toy: Toy) -> None:
     toy.edit("features/toy.py", '"amount": rows["amount"],', '"amount": rows["amount"] * 2,')
     result = run(toy, "check", "--json")
