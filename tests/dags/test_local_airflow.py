@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import logged_in, picture
+from support.browser import choose, logged_in, picture
 from support.local_airflow import DAG, TRAIN, Local, Refused, running, until
 from support.toy import NIGHT, Template
 
@@ -201,7 +201,7 @@ def test_a_training_waits_for_its_approver_and_then_the_next_night_uses_the_new_
     page.locator("#element_approved_by").click()
     page.get_by_role("option", name="ana").click()
     picture(page, "approval")
-    page.get_by_test_id("hitl-option-Approve").click()
+    choose(page, "Approve")
     ended = local.until_finished(dag_run, dag_id=TRAIN)
     states = {name: task["state"] for name, task in local.tasks(dag_run, TRAIN).items()}
     assert (ended["state"], set(states.values())) == ("success", {"success"})

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from playwright.sync_api import expect
-from support.browser import logged_in, picture
+from support.browser import choose, logged_in, picture
 from support.local_airflow import OUTCOMES, TRAIN, Local, Refused, kill_task, running, until
 from support.toy import Template
 
@@ -77,7 +77,7 @@ def test_the_declared_clock_starts_a_training_and_the_owner_rejects_it_in_the_br
         page.get_by_role("link", name=question["subject"]).click()
         expect(page.get_by_text("better on average")).to_be_visible(timeout=30_000)
         picture(page, "training-question")
-        page.get_by_test_id("hitl-option-Reject").click()
+        choose(page, "Reject")
         assert_nobody_is_promoted(local, training, "Rejected by admin")
         page.goto(f"{local.url}/dags/{TRAIN}/runs/{training}")
         page.wait_for_timeout(3000)

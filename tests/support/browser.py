@@ -32,3 +32,10 @@ def picture(page: Page, name: str) -> None:
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def choose(page: Page, option: str) -> None:
+    """Click Approve or Reject on the page of a training's question, and see it arrive."""
+    with page.expect_response(lambda got: "hitlDetails" in got.url and got.request.method == "PATCH") as got:
+        page.get_by_test_id(f"hitl-option-{option}").click()
+    assert got.value.ok, got.value.text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -139,23 +140,31 @@ class Local:
                 return None
             return found if found["state"] in FINISHED else None
 
-        return dict(until(ended, seconds))
+        try:
+            return dict(until(ended, seconds))
+        except AssertionError as error:
+            states = {name: task["state"] for name, task in self.tasks(run, dag_id).items()}
+            error.add_note(f"tasks of {run}: {states}")
+            raise
 
     def question(self, training: str) -> dict[str, Any]:
         """What the DAG run of a training asks its approver, once it may be answered.
 
-        An answer while the process that asks is still ending fails the task, which then asks again.
+        An answer before the scheduler has seen the end of the process that asks fails the task, which then
+        asks again.
         """
+        scheduler = LocalAirflow(self.toy.env, self.port).home / "logs" / "components" / "scheduler.log"
+        ended = re.compile(
+            rf"TaskInstance Finished: .*task_id=approve, run_id={re.escape(training)},.* state=awaiting_input"
+        )
 
         def asked() -> dict[str, Any] | None:
             run = self.call("GET", f"/dags/{TRAIN}/dagRuns/{quote(training)}")
             assert run["state"] not in FINISHED, run["note"]
             found = self.call("GET", "/dags/~/dagRuns/~/hitlDetails?response_received=false")["hitl_details"]
-            return found[0] if found else None
+            return found[0] if found and ended.search(scheduler.read_text()) else None
 
-        question: dict[str, Any] = until(asked, 240)
-        time.sleep(3)
-        return question
+        return dict(until(asked, 240))
 
 
 def processes_named(local: Local, words: str) -> list[psutil.Process]:
