@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.console import emit, err, out
 from pipeline.declaration import declaration_file, feature_file, job_names, load_job
-from pipeline.errors import DeclarationError, Fault, NightshiftError, UsageError, nearest
+from pipeline.errors import DeclarationError, Fault, NightshiftError, RegistryError, UsageError, nearest
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _check_job(env: Environment, name: str, *, leaks: bool, day: str | None) -> 
     except DeclarationError as error:
         faults += error.faults
     source = feature_file(env.project, name)
-    if source.is_file():
+    if source.is_file() and not any(fault.file == source for fault in faults):
         faults += [
             Fault(source, fault.line, fault.message)
             for fault in feature_faults(name, source.read_text(encoding="utf-8"))
@@ -106,7 +106,11 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
     except (DBAPIError, NightshiftError) as error:
         reason = str(error).splitlines()[0]
         return [f"the champion could not be looked at: {reason}. Run: nightshift migrate"]
-    notes = versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+    notes = []
+    try:
+        notes += versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+    except RegistryError as error:
+        notes.append(f"MLflow's alias could not be looked at: {error}")
     try:
         training_profile(env, champion)
     except NightshiftError as error:

@@ -110,8 +110,8 @@ def scratch(
     with tempfile.TemporaryDirectory(prefix="nightshift-readiness-") as name:
         folder = Path(name)
         server = EmbeddedServer(folder / "server")
-        server.start()
         try:
+            server.start()
             made = _environment(env, project or env.project, folder, server.url())
             migrate(made.engine, [job])
             behind = _behind(env, job, version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
@@ -328,6 +330,24 @@ def test_a_notice_must_arrive(toy: Toy, subject: Subject) -> None:
         refused = operation_items.notice(asked)
     assert (arrived.status, refused.status) == ("pass", "fail")
     assert receiver.titles[0] == "toy: a trial notice"
+
+
+@pytest.mark.soak
+def test_a_command_that_is_told_to_end_leaves_no_server_behind(toy: Toy, tmp_path: Path) -> None:
+    words = [str(NIGHTSHIFT), "readiness", JOB, "--day", NIGHT.key]
+    variables = toy.variables | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        until = time.monotonic() + 60
+        while not (started := list(tmp_path.glob("*/server/postgres/data/postmaster.pid"))):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        postmaster = int(started[0].read_text().split()[0])
+        command.terminate()
+        command.wait(60)
+    left = psutil.pid_exists(postmaster) and psutil.Process(postmaster).status() != psutil.STATUS_ZOMBIE
+    if left:
+        psutil.Process(postmaster).terminate()
+    assert (left, list(tmp_path.glob("nightshift-readiness-*"))) == (False, [])
 
 
 @pytest.mark.soak
