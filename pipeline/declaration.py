@@ -209,6 +209,9 @@ def _selected(sql: Any) -> list[str]:
 
 def _syntax_faults(file: Path) -> Iterator[Fault]:
     try:
-        ast.parse(file.read_bytes(), filename=file.name)
+        ast.parse(file.read_text(encoding="utf-8"), filename=file.name)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        yield Fault(file, line, f"must be UTF-8 text; got {error.reason}")
     except SyntaxError as error:
         yield Fault(file, error.lineno or 1, f"must be Python; got {error.msg}")

@@ -36,7 +36,7 @@ class Environment:
             self.server.start()
             return self.server.url()
         url = given.get_secret_value()
-        if sa.make_url(url).get_backend_name() != "postgresql":
+        if not _is_postgresql(url):
             raise UsageError(
                 "NIGHTSHIFT_WAREHOUSE_URL must be a PostgreSQL URL: the fence and the pointer need it. "
                 "Read from another database with NIGHTSHIFT_SOURCE_URL"
@@ -83,6 +83,13 @@ class Environment:
     def code_version(self) -> str:
         """The commit of the project, marked `+changes` where the tree differs; else the package's version."""
         return _code_version(self.project)
+
+
+def _is_postgresql(url: str) -> bool:
+    try:
+        return sa.make_url(url).get_backend_name() == "postgresql"
+    except sa.exc.ArgumentError:
+        return False
 
 
 @cache

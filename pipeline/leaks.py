@@ -18,12 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.adapters.source import open_reader
+from pipeline.adapters.versions import ModelVersion
 from pipeline.environment import Environment
+from pipeline.errors import UsageError
 from pipeline.frames import history_frame
 from pipeline.job import Job, Source
 from pipeline.partition import Partition
 from pipeline.query import Dialect, Reader
 from pipeline.replay import tree_code
+from pipeline.scorers import feature_code
 from pipeline.scoring.extract import ExtractPlan, extract
 from pipeline.scoring.feature_code import FeatureCode
 from pipeline.scoring.featurize import features
@@ -44,9 +47,16 @@ class Leak:
         return f"{self.what} changed in {self.rows} rows when later knowledge was {self.mode}"
 
 
-def probe(env: Environment, job: Job, partition: Partition) -> list[Leak]:
-    """The leaks of the tree's queries and features on one day; none is a good answer."""
-    code = tree_code(env, job)
+def probe(
+    env: Environment, job: Job, partition: Partition, version: ModelVersion | None = None
+) -> list[Leak]:
+    """The leaks of queries and features on one day, a version's or the tree's; none is a good answer.
+
+    Raises UsageError where the day has no rows, on which nothing could leak.
+    """
+    if version is not None:
+        job = _as_of_version(job, version)
+    code = tree_code(env, job) if version is None else feature_code(version)
     binds = job.instants(partition).binds()
 
     def opened() -> AbstractContextManager[Reader]:
@@ -55,6 +65,11 @@ def probe(env: Environment, job: Job, partition: Partition) -> list[Leak]:
     with opened() as reader:
         schemas = {s.table: _schema(reader, s) for s in job.declaration.sources.values()}
     rows, honest = _features(opened, job, code, lambda dialect: dialect)
+    if rows.empty:
+        raise UsageError(
+            f"{partition} of {job.name} must have rows for leaks to show; got none. Probe another: "
+            "--day YYYY-MM-DD"
+        )
     leaks = []
     for mode in _MODES:
         altered_rows, altered = _features(opened, job, code, _altering(schemas, mode))
@@ -65,6 +80,11 @@ def probe(env: Environment, job: Job, partition: Partition) -> list[Leak]:
                 Leak(mode, "the rows of extract.sql", abs(len(altered_rows) - len(rows)) or len(rows))
             )
     return leaks
+
+
+def _as_of_version(job: Job, version: ModelVersion) -> Job:
+    queries = {"extract": version.extract, "history": version.history}
+    return job.model_copy(update={"declaration": job.declaration.model_copy(update=queries)})
 
 
 def _features(

@@ -106,8 +106,13 @@ def _instant(day: date, clock: time, timezone: ZoneInfo) -> datetime:
     return datetime.combine(day, clock, tzinfo=timezone).astimezone(UTC)
 
 
-def between(first: Partition, last: Partition) -> Iterator[Partition]:
-    """All partitions from `first` to `last`, both included; raises UsageError when they are swapped."""
+def refuse_swapped(first: Partition, last: Partition) -> None:
+    """Raise UsageError unless `first` comes before `last`, or is the same."""
     if last < first:
         raise UsageError(f"the range must not end before it starts; got {first} to {last}")
+
+
+def between(first: Partition, last: Partition) -> Iterator[Partition]:
+    """All partitions from `first` to `last`, both included; raises UsageError when they are swapped."""
+    refuse_swapped(first, last)
     return (Partition(first.day + timedelta(days=n)) for n in range(last.minus(first) + 1))

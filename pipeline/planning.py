@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,6 +26,8 @@ from pipeline.query import Query, compose
 from pipeline.run import Run, Trigger
 
 log = structlog.get_logger()
+
+_RUN_ID = re.compile(r"[\w.+:@-]{1,200}")
 
 ModelPolicy = Literal["current", "as-of"] | int
 """Which version a run is pinned to: the champion now, the champion at the cut-off, or a version."""
@@ -108,10 +111,20 @@ def plan(env: Environment, request: Request) -> Run:
             ledger.refuse_pruned(found)
             ledger.resume(connection, found["run_no"])
             return ledger.as_run(ledger.record(connection, found["run_no"]))
+        _refuse_name(request.run_id)
         version, rollout = _choose(connection, job, request)
         run = ledger.plan_run(connection, _planned(env, job, request, version, rollout))
     log.info("planned", run_id=run.run_id, job=job.name, day=run.partition.key, token=run.token)
     return run
+
+
+def _refuse_name(run_id: str | None) -> None:
+    """A run's files lie in a folder of its name: it must be no path out of the partition's folder."""
+    if run_id and (not _RUN_ID.fullmatch(run_id) or not run_id.strip(".")):
+        raise UsageError(
+            "a run's name must be of letters, digits and . _ - + : @, at most 200, and not of dots alone; "
+            f"got {run_id[:60]!r}"
+        )
 
 
 def _refuse_unscheduled(job: Job, partition: Partition) -> None:

@@ -18,10 +18,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    """Settings by environment variable, each with the prefix NIGHTSHIFT_."""
+    """Settings by environment variable, each with the prefix NIGHTSHIFT_; an empty one counts as unset."""
 
     model_config = SettingsConfigDict(
-        env_prefix="NIGHTSHIFT_", frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="NIGHTSHIFT_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     home: Path = PROJECT / ".nightshift"

@@ -479,7 +479,8 @@ def test_parameters_that_cannot_be_told_beforehand_are_left_to_the_night(tmp_pat
     ("source", "line", "message"),
     [
         (b"x = 1\ndef f(:\n", 2, "must be Python; got invalid syntax"),
-        (b"x = '\xff'\n", 1, "must be Python; got "),
+        (b"x = '\xff'\n", 1, "must be UTF-8 text; got "),
+        (b"# coding: latin-1\nx = '\xff'\n", 2, "must be UTF-8 text; got "),
         (b"x = 1\x00\n", 1, "must be Python; got "),
     ],
 )

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from upath import UPath
 
+from pipeline.errors import UsageError
 from pipeline.partition import COLUMN, Partition
 from pipeline.run import Run
 
@@ -41,8 +42,15 @@ class Store:
 
     @classmethod
     def at(cls, url: str, state: Path) -> Store:
-        """The store of a folder or URL; unfinished files lie beside a folder, or in the state folder."""
-        root = UPath(url)
+        """The store of a folder or URL; unfinished files lie beside a folder, or in the state folder.
+
+        Raises UsageError for a URL of no file system that is installed.
+        """
+        try:
+            root = UPath(url)
+            _ = root.fs
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"NIGHTSHIFT_STORE must be a folder or a URL such as s3://…; {error}") from error
         return cls(root, Path(root.path) / ".staging" if _is_folder(root) else state / "staging")
 
     @property

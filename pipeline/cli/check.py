@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pipeline.cli.console import emit, err, out
 from pipeline.declaration import declaration_file, feature_file, job_names, load_job
-from pipeline.errors import DeclarationError, Fault, NightshiftError, nearest
+from pipeline.errors import DeclarationError, Fault, NightshiftError, RegistryError, UsageError, nearest
 from pipeline.partition import Partition
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ _FEATURES_NAMED = (
 
 def run_check(env: Environment, job: str | None, *, leaks: bool, day: str | None, as_json: bool) -> None:
     """All jobs or one; exit code 2 where a declaration, a suite, a feature module or a leak is wrong."""
+    if day and not leaks:
+        raise UsageError("--day must stand beside --leaks, which probes it; got it alone")
     names = [job] if job else list(job_names(env.project))
+    if not names:
+        raise UsageError(f"{env.project / 'dags'} must hold a declaration, JOB.yaml; got none")
     results = [_check_job(env, name, leaks=leaks, day=day) for name in names]
     emit({"ok": not any(map(_wrong, results)), "jobs": results}, as_json=as_json)
     if not as_json:
@@ -50,7 +55,7 @@ def _check_job(env: Environment, name: str, *, leaks: bool, day: str | None) -> 
     except DeclarationError as error:
         faults += error.faults
     source = feature_file(env.project, name)
-    if source.is_file():
+    if source.is_file() and not any(fault.file == source for fault in faults):
         faults += [
             Fault(source, fault.line, fault.message)
             for fault in feature_faults(name, source.read_text(encoding="utf-8"))
@@ -101,7 +106,11 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
     except (DBAPIError, NightshiftError) as error:
         reason = str(error).splitlines()[0]
         return [f"the champion could not be looked at: {reason}. Run: nightshift migrate"]
-    notes = versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+    notes = []
+    try:
+        notes += versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+    except RegistryError as error:
+        notes.append(f"MLflow's alias could not be looked at: {error}")
     try:
         training_profile(env, champion)
     except NightshiftError as error:
@@ -119,11 +128,15 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
 def _leaks(env: Environment, job: Job, day: str | None) -> list[str]:
     from pipeline.leaks import probe
 
-    schedule = job.declaration.schedule
-    middle = schedule.start + ((schedule.end or schedule.start) - schedule.start) / 2
-    partition = Partition.parse(day) if day else Partition(middle)
+    partition = Partition.parse(day) if day else _middle(job)
     with err.status(f"{job.name}: probing {partition} for leaks"):
         return [str(leak) for leak in probe(env, job, partition)]
+
+
+def _middle(job: Job) -> Partition:
+    """A day with others before and behind it, whose rows are later knowledge."""
+    start, newest = job.declaration.schedule.start, job.newest_partition(datetime.now(UTC)).day
+    return Partition(start + max(newest - start, timedelta()) / 2)
 
 
 def _show(results: list[dict[str, Any]]) -> None:

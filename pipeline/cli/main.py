@@ -97,7 +97,7 @@ def airflow(
     stop: Annotated[
         bool, typer.Option("--stop", help="End one that runs, with every process of it.")
     ] = False,
-    port: Annotated[int, typer.Option(help="Where the web page is.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the web page is.")] = 8080,
     as_json: AsJson = False,
 ) -> None:
     """Run Airflow on this machine until Ctrl-C, with the embedded PostgreSQL; prints the login once.
@@ -265,9 +265,12 @@ def alerts(
 ) -> None:
     """Show what the owners were told and what became of it; take an alert on, or end its episode."""
     from pipeline.cli.alerts import Change, run_alerts, run_change, run_limits
+    from pipeline.errors import UsageError
 
     env = environment()
     change = Change.asked(acknowledge, resolve, by)
+    if limits and (change or lasting):
+        raise UsageError("--limits must stand alone; got it beside a change or --open")
     if limits:
         run_limits(env, job, as_json=as_json)
     elif change is None:

@@ -34,11 +34,23 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; kept for ever.")]
 
 
 def environment() -> Environment:
-    """Where this command works, as the environment variables say."""
+    """Where this command works, as the environment variables say; raises UsageError where these are wrong."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
     from pipeline.environment import Environment
+    from pipeline.errors import UsageError
     from pipeline.settings import Settings
 
-    return Environment(Settings())
+    try:
+        return Environment(Settings())
+    except SettingsError as error:
+        message = f'{error}: must be JSON, such as NIGHTSHIFT_CHANNELS=\'{{"ops": "slack://…"}}\''
+    except ValidationError as error:
+        told = [(str(each["loc"][0]).upper(), each["msg"]) for each in error.errors()]
+        message = "; ".join(f"NIGHTSHIFT_{name} must be right; got: {fault}" for name, fault in told)
+    # Raised outside the handlers, without their causes, which quote the environment.
+    raise UsageError(message)
 
 
 def policy(text: str | None, default: ModelPolicy) -> ModelPolicy:

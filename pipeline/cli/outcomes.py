@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.console import emit, out, progress, table
 from pipeline.cli.models import instant
-from pipeline.partition import EVER, Partition
+from pipeline.partition import EVER, Partition, refuse_swapped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -104,4 +104,6 @@ def _episodes(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 def _span(first: str | None, last: str | None) -> tuple[Partition, Partition] | None:
     if first is None and last is None:
         return None
-    return Partition.parse(first) if first else EVER[0], Partition.parse(last) if last else EVER[1]
+    span = (Partition.parse(first) if first else EVER[0], Partition.parse(last) if last else EVER[1])
+    refuse_swapped(*span)
+    return span

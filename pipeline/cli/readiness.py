@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.console import emit, err, expected_warnings, progress
+from pipeline.cli.supervisor import interrupted_by_signals
 from pipeline.partition import Partition
 from pipeline.readiness.assess import assess, choose, is_ready
 from pipeline.readiness.page import write_page
@@ -23,7 +24,8 @@ _SHOWN = {"pass": ("pass", "green"), "fail": ("fail", "red"), "not_applicable": 
 def run_readiness(env: Environment, job: str, day: str | None, version: int | None, *, as_json: bool) -> None:
     """Assess, print each item with its evidence, write the page; exit code 1 where a required item fails."""
     chosen = choose(env, job, Partition.parse(day) if day else None, version)
-    with progress(quiet=as_json) as bar, expected_warnings():
+    # The scratch PostgreSQL would outlive a command that just ends.
+    with interrupted_by_signals(), progress(quiet=as_json) as bar, expected_warnings():
         task = bar.add_task(f"{job}: assessing", total=len(RUBRIC))
         assessed = assess(env, chosen, lambda _: bar.advance(task))
     page = str(write_page(env, chosen, assessed))

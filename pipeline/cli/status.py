@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pipeline.cli.console import emit, table
 from pipeline.declaration import job_names, load_job
 from pipeline.errors import DeclarationError
-from pipeline.partition import Partition
+from pipeline.partition import Partition, refuse_swapped
 
 if TYPE_CHECKING:
     from pipeline.environment import Environment
@@ -63,6 +63,7 @@ def _span(
         Partition.parse(last) if last else Partition(connection.execute(newest, {"jobs": names}).scalar_one())
     )
     if first:
+        refuse_swapped(Partition.parse(first), end)
         return Partition.parse(first), end
     start = end
     for _ in range(_RECENT - 1):

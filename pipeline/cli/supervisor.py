@@ -66,10 +66,17 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 @contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP interrupt what is inside as Ctrl-C does, so that it cleans up behind itself."""
+    # SIGINT by name too: a background shell starts its children with it ignored, and Python leaves it so.
+    with _handled(_end):
+        yield
+
+
+@contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP end what is inside, which is no failure."""
-    # SIGINT by name too: a background shell starts its children with it ignored, and Python leaves it so.
-    with _handled(_end), suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), interrupted_by_signals():
         yield
 
 

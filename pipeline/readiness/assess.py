@@ -71,7 +71,7 @@ def choose(env: Environment, job_name: str, day: Partition | None, number: int |
     """
     job = load_job(env.project, job_name)
     with env.engine.connect() as connection:
-        wanted = number or versions.in_force(connection, job_name).version
+        wanted = versions.in_force(connection, job_name).version if number is None else number
         version = versions.version(connection, job_name, wanted)
         newest = ledger.visible_before(connection, job_name, EVER[1], 1)
     if day is None and not newest:

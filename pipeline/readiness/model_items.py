@@ -25,6 +25,8 @@ from pipeline.scoring.score import predict
 
 _LEAST_NIGHTS = 7
 """Judged nights without which nothing is said of quality."""
+_LEAST_PROMISED = 2
+"""Held-out nights without which nobody knows how far nights lie apart."""
 _STALE_NIGHTS = 56
 """Judged nights without which nobody can tell what staleness costs."""
 _LOSS = {"probability": "log_loss", "value": "rmse"}
@@ -121,12 +123,15 @@ def foretold(subject: Subject) -> Answer:
     """model-2: the metric promised by the hold-out, and what became true."""
     output = subject.job.declaration.model.output
     metric, nights = _BETTER[output], _judged_nights(subject)
-    if len(nights) < _LEAST_NIGHTS:
-        return not_applicable(f"{len(nights)} nights of version {subject.version.version} are judged yet")
     held = subject.version.metrics["holdout"]
     promised = np.array([row[metric] for row in held.get("by_night", {}).values() if metric in row])
     became = np.array([row["metrics"][metric] for row in nights if metric in row["metrics"]])
-    spread = float(promised.std(ddof=1)) if len(promised) > 1 else 0.0
+    if len(became) < _LEAST_NIGHTS or len(promised) < _LEAST_PROMISED:
+        return not_applicable(
+            f"version {subject.version.version} has {metric} of {len(became)} judged and {len(promised)} "
+            f"held-out nights; {_LEAST_NIGHTS} and {_LEAST_PROMISED} are needed"
+        )
+    spread = float(promised.std(ddof=1))
     gap = float(became.mean() - promised.mean())
     return judged(
         abs(gap) <= 2 * spread,
@@ -139,9 +144,10 @@ def foretold(subject: Subject) -> Answer:
 def staleness(subject: Subject) -> Answer:
     """model-4: how the loss grew with the age of the version."""
     metric, nights = _LOSS[subject.job.declaration.model.output], _judged_nights(subject)
+    nights = [row for row in nights if metric in row["metrics"]]  # a night without labels has none
     if len(nights) < _STALE_NIGHTS:
         return not_applicable(
-            f"{len(nights)} nights of version {subject.version.version} are judged; "
+            f"{len(nights)} nights of version {subject.version.version} are judged with labels; "
             f"{_STALE_NIGHTS} are needed"
         )
     age = np.array([(row["day"] - subject.version.trained_to).days for row in nights], dtype=np.float64)

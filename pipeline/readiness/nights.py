@@ -19,6 +19,7 @@ from pipeline.adapters.tables import ANALYST, PREDICTIONS, SCHEMA
 from pipeline.adapters.warehouse import quoted
 from pipeline.alerting import alert_failed
 from pipeline.errors import ExtractError, NightshiftError
+from pipeline.job import Job
 from pipeline.readiness.rubric import Answer, failed, judged, not_applicable, passed
 from pipeline.readiness.strange import CHANGED_COLUMNS, Strange, strange_inputs, tenfold
 from pipeline.readiness.subject import ROUNDING, Subject
@@ -50,7 +51,7 @@ def latency(subject: Subject) -> Answer:
     window, night = _window(subject), subject.base
     told = f"{night.record['rows_in']} rows took {night.seconds:.1f} s"
     if window is None:
-        return passed(f"{told}; no alerts.publish_by is declared")
+        return not_applicable(f"{told}; no alerts.publish_by is declared, so it is never due")
     fix = "give the job more resources.cpus, cheaper history queries, or a later alerts.publish_by"
     return judged(night.seconds < window, f"{told} of the {window:.0f} s between cut-off and publish_by", fix)
 
@@ -110,7 +111,10 @@ def _strange_night(subject: Subject, strange: Strange) -> tuple[str, str | None]
     untouched, moved = _untouched(subject, record)
     told = f"{record['rows_scored']} scored, {record['rows_fallback']} by a fallback"
     told += f", {record['rows_withheld']} withheld, {untouched} untouched rows scored as before"
-    return told, f"{moved} of {untouched} untouched rows have another score" if moved else None
+    return (
+        told,
+        f"{moved} of {untouched} untouched rows have another score or none of the model" if moved else None,
+    )
 
 
 def _still_there(subject: Subject) -> bool:
@@ -119,21 +123,25 @@ def _still_there(subject: Subject) -> bool:
 
 
 def _untouched(subject: Subject, record: ledger.Record) -> tuple[int, int]:
-    """How many rows are as they were on the first night, and how many of these are scored otherwise."""
+    """How many rows are as they were on the first night, and of how many of these the model says another.
+
+    Or nothing, because a row beside them keeps it from answering.
+    """
     key = list(subject.job.declaration.extract.key)
-    before, now = (_scored_rows(subject, each, key) for each in (subject.base.record, record))
-    both = before.merge(now, how="inner", on=list(before.columns.drop("score")), suffixes=("", "_now"))
-    same = np.isclose(both["score"].to_numpy(), both["score_now"].to_numpy(), rtol=ROUNDING, atol=0)
-    return len(both), int((~same).sum())
+    before, now = (_modelled_rows(subject, each, key) for each in (subject.base.record, record))
+    answered = before[before["score"].notna()]
+    both = answered.merge(now, how="inner", on=list(before.columns.drop("score")), suffixes=("", "_now"))
+    then, since = (both[name].to_numpy("float64", na_value=np.nan) for name in ("score", "score_now"))
+    return len(both), int((~np.isclose(then, since, rtol=ROUNDING, atol=0)).sum())
 
 
-def _scored_rows(subject: Subject, record: ledger.Record, key: list[str]) -> pd.DataFrame:
-    """Rows that a model answered, with all that was read of them, and the score."""
+def _modelled_rows(subject: Subject, record: ledger.Record, key: list[str]) -> pd.DataFrame:
+    """All that was read of each row whose key stands once, and the model's score; null where it gave none."""
     rows = subject.rows(record).to_pandas(types_mapper=pd.ArrowDtype)
     published = subject.published(record)
     by_model = published.filter(pa.compute.equal(published.column("score_source"), "champion"))
     scores = by_model.select([*key, "score"]).to_pandas(types_mapper=pd.ArrowDtype)
-    known: pd.DataFrame = rows.drop_duplicates(key, keep=False).merge(scores, on=key)
+    known: pd.DataFrame = rows.drop_duplicates(key, keep=False).merge(scores, how="left", on=key)
     return known
 
 
@@ -165,6 +173,7 @@ def fallback(subject: Subject) -> Answer:
     if not chain:
         return failed("fallback.model_failure is empty", "declare what answers instead of a broken model")
     broken = subject.made.register_like(model_sha256="0" * 64)
+    subject.made.promote_behind(broken)
     record = subject.made.night(subject.day, version=broken.version)
     told = ", ".join(f"{count} by {source}" for source, count in record["score_sources"].items())
     return judged(
@@ -224,8 +233,14 @@ def privacy(subject: Subject) -> Answer:
 
 
 def output_contract(subject: Subject) -> Answer:
-    """output-contract: views, comments, rights and files, as the first night left them."""
-    faults = [*_view_faults(subject), *_right_faults(subject), *_file_faults(subject)]
+    """output-contract: views, comments and rights of the job's own warehouse; what the first night left."""
+    engines = {"": subject.env.engine, "scratch target: ": subject.made.env.engine}
+    faults = [
+        place + fault
+        for place, engine in engines.items()
+        for fault in (*_view_faults(subject.job, engine), *_right_faults(subject.job, engine))
+    ]
+    faults += _file_faults(subject)
     return judged(
         not faults,
         "; ".join(faults)
@@ -235,9 +250,10 @@ def output_contract(subject: Subject) -> Answer:
     )
 
 
-def _view_faults(subject: Subject) -> list[str]:
-    job, faults = subject.job, []
-    inspector = sa.inspect(subject.made.env.engine)
+def _view_faults(job: Job, engine: sa.Engine) -> list[str]:
+    faults, inspector = list[str](), sa.inspect(engine)
+    if not inspector.has_table(job.name, PREDICTIONS):
+        return [f"there is no view {PREDICTIONS}.{job.name}"]
     for view in (job.name, history_view(job.name)):
         columns = {each["name"]: each.get("comment") for each in inspector.get_columns(view, PREDICTIONS)}
         faults += [f"{view} lacks {name}" for name in job.output_columns() if name not in columns]
@@ -245,14 +261,14 @@ def _view_faults(subject: Subject) -> list[str]:
     return faults
 
 
-def _right_faults(subject: Subject) -> list[str]:
+def _right_faults(job: Job, engine: sa.Engine) -> list[str]:
     statement = sa.text(
-        "select has_table_privilege(:role, :view, 'select'), "
-        "has_table_privilege(:role, :quarantine, 'select')"
+        "select has_table_privilege(:role, to_regclass(:view), 'select'), "
+        "has_table_privilege(:role, to_regclass(:quarantine), 'select')"
     )
-    view = f"{PREDICTIONS}.{quoted(subject.job.name)}"
+    view = f"{PREDICTIONS}.{quoted(job.name)}"
     values = {"role": ANALYST, "view": view, "quarantine": f"{SCHEMA}.quarantine"}
-    with subject.made.env.engine.connect() as connection:
+    with engine.connect() as connection:
         reads, reads_quarantine = connection.execute(statement, values).one()
     faults = [] if reads else [f"the analyst cannot read {view}"]
     return [*faults, "the analyst can read the quarantine"] if reads_quarantine else faults

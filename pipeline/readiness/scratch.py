@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pydantic import SecretStr
 
 from pipeline import steps
-from pipeline.adapters import ledger, run_files, versions
+from pipeline.adapters import ledger, registry, run_files, versions
 from pipeline.adapters.embedded import EmbeddedServer
 from pipeline.adapters.migrate import migrate
 from pipeline.adapters.source import open_reader
 from pipeline.adapters.versions import ModelVersion
 from pipeline.environment import Environment
+from pipeline.errors import ModelError
 from pipeline.job import Job
+from pipeline.lifecycle import promote as decide
 from pipeline.partition import Partition
 from pipeline.query import Query, Reader, compose
 from pipeline.run import Run, Snapshot
 from pipeline.scoring.extract import extract
 from pipeline.settings import Settings
+
+_LONG_AGO = datetime(1900, 1, 1, tzinfo=UTC)
 
 Change = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 """What happens to the partition's rows between the source and the snapshot."""
@@ -39,6 +45,8 @@ class Scratch:
     env: Environment
     job: Job
     version: ModelVersion
+    behind: ModelVersion | None = None
+    """The champion that stands behind it: what the step previous_model answers with."""
 
     def night(self, day: Partition, *, version: int | None = None) -> ledger.Record:
         """A whole night, as `nightshift score` runs it."""
@@ -69,6 +77,15 @@ class Scratch:
             versions.insert(connection, made)
         return made
 
+    def promote_behind(self, version: ModelVersion) -> None:
+        """Let a version stand where the one under test does: over the champion behind that one."""
+        with self.env.engine.begin() as connection:
+            for each in filter(None, (self.behind, version)):
+                versions.record_promotion(
+                    connection, each, kind="promote", actor="readiness", approved_by="readiness",
+                    reason="readiness", effective_from=_LONG_AGO,
+                )  # fmt: skip
+
 
 class _Changed:
     """A reader whose rows of the partition are changed; its own count would not agree with them."""
@@ -93,16 +110,43 @@ def scratch(
     with tempfile.TemporaryDirectory(prefix="nightshift-readiness-") as name:
         folder = Path(name)
         server = EmbeddedServer(folder / "server")
-        server.start()
         try:
+            server.start()
             made = _environment(env, project or env.project, folder, server.url())
             migrate(made.engine, [job])
+            behind = _behind(env, job, version)
+            copied = [_with_artifacts(env, each, folder) for each in (version, behind) if each]
             with made.engine.begin() as connection:
-                versions.insert(connection, version)
-            yield Scratch(made, job, version)
+                for each in copied:
+                    versions.insert(connection, each)
+            yield Scratch(made, job, *copied)
             made.engine.dispose()
         finally:
             server.remove()
+
+
+def _behind(env: Environment, job: Job, version: ModelVersion) -> ModelVersion | None:
+    """The champion that stood behind a version, or would if it was promoted now; None for none."""
+    with env.engine.connect() as connection:
+        history = versions.promotion_history(connection, job.name)
+        if any(row.version == version.version for row in history):
+            number = decide.predecessor(history, version.version)
+        else:
+            champion = decide.in_force(history, versions.now(connection))
+            number = champion.version if champion else None
+        return None if number is None else versions.version(connection, job.name, number)
+
+
+def _with_artifacts(env: Environment, version: ModelVersion, folder: Path) -> ModelVersion:
+    """The version with its files at hand: the scratch target asks no MLflow server.
+
+    A file that cannot be had stays where it is said to be: the night tells it.
+    """
+    places: dict[str, Any] = {}
+    for name in ("model_uri", "baseline_uri"):
+        with suppress(ModelError):
+            places[name] = str(registry.fetch(getattr(version, name), folder, env.registry_url))
+    return replace(version, **places)
 
 
 def _environment(env: Environment, project: Path, folder: Path, warehouse_url: str) -> Environment:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.job import Extract
+from pipeline.scoring.boundary import ARROW_TYPES
 
 Mask = npt.NDArray[np.bool_]
 Batches = Iterator[pa.RecordBatch]
@@ -19,6 +20,8 @@ CHANGED_COLUMNS = ("a column of another type", "a missing column")
 """Of the kinds, those in which the source's columns are others."""
 _SHARE = 0.05
 """Of the rows that a partial change touches."""
+_APART = 2**59
+"""Between the integer keys of a row's copies: no keys lie so far apart; past 64 bits they wrap around."""
 _UNICODE = "Zoë 漢字 \U0001f6eb \u202edrop table\u202c '\"; --"
 
 
@@ -38,8 +41,8 @@ def strange_inputs(extract: Extract, seed: int = 0) -> tuple[Strange, ...]:
     numbers = _of_kind(extract, values, "integer", "float")
     typed = next((name for name in values if extract.columns[name].rstrip("?") != "text"), None)
     kinds = [
-        Strange("nulls", _some(values, _null, seed)),
-        Strange("null keys", _some(list(extract.key), _null, seed)),
+        Strange("nulls", _some(extract, values, _null, seed)),
+        Strange("null keys", _some(extract, list(extract.key), _null, seed)),
         Strange("duplicated rows", _duplicated),
         Strange("one row", _one_row),
         Strange("no row", _no_row, must_refuse=not extract.empty_is_normal),
@@ -47,19 +50,19 @@ def strange_inputs(extract: Extract, seed: int = 0) -> tuple[Strange, ...]:
     ]
     if numbers:
         kinds += [
-            Strange("extremely large numbers", _some(numbers, _extreme(1), seed)),
-            Strange("extremely small numbers", _some(numbers, _extreme(-1), seed)),
+            Strange("extremely large numbers", _some(extract, numbers, _extreme(1), seed)),
+            Strange("extremely small numbers", _some(extract, numbers, _extreme(-1), seed)),
         ]
     if floats := _of_kind(extract, values, "float"):
         kinds += [
-            Strange("infinite numbers", _some(floats, _constant(np.inf), seed)),
-            Strange("NaN", _some(floats, _constant(np.nan), seed)),
+            Strange("infinite numbers", _some(extract, floats, _constant(np.inf), seed)),
+            Strange("NaN", _some(extract, floats, _constant(np.nan), seed)),
         ]
     if text:
         kinds += [
-            Strange("unseen categories", _some(text, _constant("never seen"), seed)),
-            Strange("unicode", _some(text, _constant(_UNICODE), seed)),
-            Strange("empty text", _some(text, _constant(""), seed)),
+            Strange("unseen categories", _some(extract, text, _constant("never seen"), seed)),
+            Strange("unicode", _some(extract, text, _constant(_UNICODE), seed)),
+            Strange("empty text", _some(extract, text, _constant(""), seed)),
         ]
     if typed:
         kinds += [
@@ -76,15 +79,18 @@ def tenfold(extract: Extract) -> Callable[[Batches], Batches]:
 
     def change(batches: Batches) -> Batches:
         for batch in batches:
-            yield batch
-            for copy in range(1, 10 if name else 1):
-                column = batch.column(str(name))
+            if name is None:
+                yield batch
+                continue
+            column = _declared(batch, name, extract)
+            yield _replaced(batch, {name: column})
+            for copy in range(1, 10):
                 other = (
-                    pc.add(column, copy * 10_000_000)
+                    pc.add(column, copy * _APART)
                     if numbers
                     else pc.binary_join_element_wise(column, str(copy), "~")
                 )
-                yield _replaced(batch, {str(name): other.cast(column.type)})
+                yield _replaced(batch, {name: other})
 
     return change
 
@@ -93,8 +99,14 @@ def _of_kind(extract: Extract, names: list[str], *kinds: str) -> list[str]:
     return [name for name in names if extract.columns[name].rstrip("?") in kinds]
 
 
+def _declared(batch: pa.RecordBatch, name: str, extract: Extract) -> pa.Array:
+    """A number or text in its declared type: a source may send short integers, or integers for floats."""
+    column, kind = batch.column(name), extract.columns[name].rstrip("?")
+    return column.cast(ARROW_TYPES[kind]) if kind in ("integer", "float", "text") else column
+
+
 def _some(
-    names: list[str], made: Callable[[pa.Array, Mask], pa.Array], seed: int
+    extract: Extract, names: list[str], made: Callable[[pa.Array, Mask], pa.Array], seed: int
 ) -> Callable[[Batches], Batches]:
     """A share of the rows, others in each column, the first row always among them."""
 
@@ -105,7 +117,7 @@ def _some(
             for name in names:
                 mask = random.random(batch.num_rows) < _SHARE
                 mask[:1] = True
-                changed[name] = made(batch.column(name), mask)
+                changed[name] = made(_declared(batch, name, extract), mask)
             yield _replaced(batch, changed)
 
     return change
@@ -122,10 +134,9 @@ def _constant(value: float | str) -> Callable[[pa.Array, Mask], pa.Array]:
 def _extreme(sign: int) -> Callable[[pa.Array, Mask], pa.Array]:
     def made(column: pa.Array, mask: Mask) -> pa.Array:
         if pa.types.is_integer(column.type):
-            bits = column.type.bit_width - 1
-            value: float = 2**bits - 1 if sign > 0 else -(2**bits)
+            value: float = 2**63 - 1 if sign > 0 else -(2**63)
         else:
-            value = sign * float(np.finfo(column.type.to_pandas_dtype()).max)
+            value = sign * float(np.finfo(np.float64).max)
         return pc.if_else(pa.array(mask), pa.scalar(value, column.type), column)
 
     return made

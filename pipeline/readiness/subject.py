@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +14,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.adapters import ledger, models, registry, run_files
+from pipeline.adapters import ledger, run_files
 from pipeline.adapters.versions import ModelVersion
 from pipeline.environment import Environment
+from pipeline.errors import UsageError
 from pipeline.frames import history_frame
 from pipeline.job import Job
 from pipeline.partition import Partition
 from pipeline.readiness.scratch import Scratch
 from pipeline.run import Snapshot
-from pipeline.scorers import feature_code, history_name
+from pipeline.scorers import feature_code, history_name, load_model
 from pipeline.scoring.feature_code import FeatureCode
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Night:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The good rows of a night, in the order of its snapshot, and what their features look up."""
+    """The good rows of a night, at least one, in its snapshot's order, and what their features look up."""
 
     rows: pa.Table
     history: dict[str, pd.DataFrame]
@@ -110,7 +110,7 @@ class Subject:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What the first night gave to the model."""
+        """What the first night gave to the model; raises UsageError where that is no row."""
         store, run = self.made.env.store, ledger.as_run(self.base.record)
         with store.workspace() as folder:
             snapshot = run_files.sealed_snapshot(store, run, folder)
@@ -123,6 +123,11 @@ class Subject:
                 )
                 for name, query in self.version.history.items()
             }
+        if not len(fit):
+            raise UsageError(
+                f"{self.day} must have rows that a model may see; got none of {table.num_rows}. Choose "
+                f"another one: nightshift readiness {self.job.name} --day YYYY-MM-DD"
+            )
         return Inputs(table.take(pa.array(fit)).combine_chunks(), history)
 
     @cached_property
@@ -134,5 +139,4 @@ class Subject:
     def model(self) -> BaseEstimator:
         """The version's model, checked and loaded as a night does."""
         with self.env.store.workspace() as folder:
-            file: Path = registry.fetch(self.version.model_uri, folder)
-            return models.load(file, self.version.model_sha256, self.version.sklearn_version)
+            return load_model(self.version, folder, self.env.registry_url)

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner, Result
 
 from pipeline.cli.main import app
+from pipeline.settings import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -148,6 +150,13 @@ def test_a_version_that_is_not_there_exits_1(toy: Toy) -> None:
             "must not lie in the future; got 2999-01-01",
         ),
         (("train", "toy", "--from", "2998-12-31", "--to", "2999-01-01"), "must have passed their cut-off"),
+        (("score", "toy", "--day", "2024-01-25", "--run-id", ".."), "a run's name must be"),
+        (("score", "toy", "--day", "2024-01-25", "--run-id", "../../x"), "a run's name must be"),
+        (("status", "toy", "--from", "2024-01-26", "--to", "2024-01-25"), "must not end before it starts"),
+        (("outcomes", "toy", "--from", "2024-01-26", "--to", "2024-01-25"), "must not end before it starts"),
+        (("alerts", "toy", "--limits", "--acknowledge", "1", "--by", "ana"), "--limits must stand alone"),
+        (("check", "toy", "--day", "2024-01-25"), "--day must stand beside --leaks"),
+        (("check", "toy", "--leaks", "--day", "2024-03-01"), "must have rows for leaks to show; got none"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what_is_accepted(toy: Toy, words: tuple[str, ...], told: str) -> None:
@@ -159,6 +168,40 @@ def test_wrong_use_exits_2_and_says_what_is_accepted(toy: Toy, words: tuple[str,
 
 def test_an_unknown_option_exits_2(toy: Toy) -> None:
     assert run(toy, "score", "toy", "--dya", NIGHT.key).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "told"),
+    [
+        ("check", {"CHANNELS": '{"ops": slack://hidden}'}, "NIGHTSHIFT_CHANNELS='{"),
+        ("check", {"CHANNELS": '["hidden"]'}, "NIGHTSHIFT_CHANNELS must be right"),
+        ("status", {"WAREHOUSE_URL": "hidden"}, "NIGHTSHIFT_WAREHOUSE_URL must be a PostgreSQL URL"),
+        ("report toy", {"STORE": "ftpx://hidden"}, "NIGHTSHIFT_STORE must be a folder or a URL"),
+        ("check", {"PROJECT": "/nowhere"}, "/nowhere/dags must hold a declaration"),
+        ("report toy --open", {"STORE": "memory://hidden"}, "--open must have the pages in a local folder"),
+    ],
+)
+def test_wrong_settings_exit_2_with_a_sentence(
+    toy: Toy, words: str, variables: dict[str, str], told: str
+) -> None:
+    given = toy.variables | {f"NIGHTSHIFT_{name}": value for name, value in variables.items()}
+    result = invoked(given, *words.split(), "--json")
+    assert (result.exit_code, report(result)["error"]) == (2, "UsageError")
+    assert told in report(result)["message"]
+    assert "slack://hidden" not in result.output
+
+
+def test_an_empty_setting_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    monkeypatch.setenv("NIGHTSHIFT_STORE", "")
+    assert Settings().store_url == str(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    "words", ["train toy --from 2024-01-01 --to 2024-01-06 --seed -1", "airflow --port 99999"]
+)
+def test_a_number_out_of_its_range_exits_2(toy: Toy, words: str) -> None:
+    assert run(toy, *words.split()).exit_code == 2
 
 
 def test_a_score_before_migrate_says_what_to_run(toy: Toy) -> None:
@@ -187,6 +230,34 @@ def test_check_names_file_and_line_of_every_fault_and_exits_2(toy: Toy) -> None:
     assert result.exit_code == 2
     assert any(re.search(r"toy\.yaml:\d+: .*did you mean 'max_quarantined_share'", fault) for fault in faults)
     assert any(re.search(r"toy\.py:\d+: .*make_baseline", fault) for fault in faults)
+
+
+def test_check_names_a_feature_module_that_is_no_utf_8(toy: Toy) -> None:
+    features = toy.project / "features/toy.py"
+    features.write_bytes(b"# coding: latin-1\n# gr\xfcn\n" + features.read_bytes())
+    result = run(toy, "check", "--json")
+    assert result.exit_code == 2
+    (fault,) = report(result)["jobs"][0]["faults"]
+    assert re.search(r"toy\.py:2: must be UTF-8 text", fault)
+
+
+def test_check_without_mlflow_still_judges_the_declaration(toy: Toy) -> None:
+    result = invoked(toy.variables | {"NIGHTSHIFT_REGISTRY_URL": "away://here"}, "check", "--json")
+    (job,) = report(result)["jobs"]
+    assert (result.exit_code, job["faults"]) == (0, [])
+    assert "MLflow's alias could not be looked at" in job["notes"][0]
+
+
+def test_check_probes_a_schedule_without_an_end_where_days_lie_on_both_sides(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "  end: 2024-02-09\n", "")
+    toy.execute("update source.toy set day = current_date - (date '2024-01-21' - day)")
+    toy.edit("dags/toy.yaml", "start: 2024-01-01", f"start: {date.today() - timedelta(days=40)}")
+    toy.execute("update source.toy_sales set day = current_date - (date '2024-01-21' - day)")
+    toy.edit("dags/toy.yaml", "toy_sales, known_at: known_at", "toy_sales, overwritten: true")
+    toy.edit("dags/toy.yaml", "toy.day < :day", "toy.day <= :day")
+    result = run(toy, "check", "--leaks", "--json")
+    assert result.exit_code == 2
+    assert "'sold_share_7d' changed" in report(result)["jobs"][0]["leaks"][0]
 
 
 def test_check_names_declared_features_that_the_module_does_not_make(toy: Toy) -> None:

@@ -66,6 +66,20 @@ def test_ten_times_the_rows_have_keys_of_their_own() -> None:
     assert len(ids) == len(ids.unique()) == 1000
 
 
+def test_ids_that_already_lie_far_apart_still_get_keys_of_their_own() -> None:
+    ids = pa.array([1, 10_000_001, 20_000_001, 2**62], pa.int64())
+    rows = ROWS.slice(0, 4).set_column(1, "id", ids)
+    assert len(changed("ten times the rows", rows).column("id").unique()) == 40
+
+
+@pytest.mark.parametrize("strange", strange_inputs(EXTRACT), ids=lambda strange: strange.name)
+def test_a_source_may_send_other_numbers_than_are_declared(strange: Strange) -> None:
+    narrow = ROWS.set_column(1, "id", ROWS.column("id").cast(pa.int16()))
+    narrow = narrow.set_column(3, "amount", ROWS.column("amount").cast(pa.int32()))
+    narrow = narrow.set_column(2, "kind", pa.nulls(100))
+    assert pa.Table.from_batches(list(strange.change(iter([narrow])))).num_rows >= 0
+
+
 def test_an_empty_partition_may_be_normal() -> None:
     assert named("no row").must_refuse
     normal = EXTRACT.model_copy(update={"empty_is_normal": True})
