@@ -34,15 +34,18 @@ def run_check(env: Environment, job: str | None, *, leaks: bool, day: str | None
     if not names:
         raise UsageError(f"{env.project / 'dags'} must hold a declaration, JOB.yaml; got none")
     results = [_check_job(env, name, leaks=leaks, day=day) for name in names]
-    emit({"ok": not any(map(_wrong, results)), "jobs": results}, as_json=as_json)
+    code = max(map(_exit_code, results))
+    emit({"ok": code == 0, "jobs": results}, as_json=as_json)
     if not as_json:
         _show(results)
-    if any(map(_wrong, results)):
-        raise typer.Exit(_CODE_OF_FAULTS)
+    if code:
+        raise typer.Exit(code)
 
 
-def _wrong(result: dict[str, Any]) -> bool:
-    return bool(result["faults"] or result["leaks"])
+def _exit_code(result: dict[str, Any]) -> int:
+    if result["faults"] or result["leaks"]:
+        return _CODE_OF_FAULTS
+    return int(result["leaks_error"]["exit_code"]) if result["leaks_error"] else 0
 
 
 def _check_job(env: Environment, name: str, *, leaks: bool, day: str | None) -> dict[str, Any]:
@@ -67,9 +70,19 @@ def _check_job(env: Environment, name: str, *, leaks: bool, day: str | None) -> 
         "job": name,
         "faults": [str(fault) for fault in sorted(set(faults))],
         "notes": _registry_notes(env, sound) if sound else [],
-        "leaks": _leaks(env, sound, day) if sound and leaks else [],
-        "leaks_probed": bool(sound and leaks),
+        **_probed(env, sound if leaks else None, day),
     }
+
+
+def _probed(env: Environment, job: Job | None, day: str | None) -> dict[str, Any]:
+    """What the probe found, or why it could not look: another job's is made all the same."""
+    if job is None:
+        return {"leaks": [], "leaks_probed": False, "leaks_error": None}
+    try:
+        return {"leaks": _leaks(env, job, day), "leaks_probed": True, "leaks_error": None}
+    except NightshiftError as error:
+        told = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        return {"leaks": [], "leaks_probed": False, "leaks_error": told}
 
 
 def _unknown_features(env: Environment, job: Job) -> Iterator[Fault]:
@@ -145,8 +158,12 @@ def _show(results: list[dict[str, Any]]) -> None:
             err.print(fault, markup=False)
         for leak in result["leaks"]:
             err.print(f"{result['job']}: leak: {leak}", markup=False)
+        if result["leaks_error"]:
+            err.print(
+                f"{result['job']}: not probed for leaks: {result['leaks_error']['message']}", markup=False
+            )
         for note in result["notes"]:
             out.print(f"{result['job']}: note: {note}", markup=False)
-        if not _wrong(result):
+        if not _exit_code(result):
             probed = ", no leak found" if result["leaks_probed"] else ""
             out.print(f"{result['job']}: ok{probed}", markup=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
 from functools import wraps
+from math import isfinite
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
@@ -76,10 +77,19 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def emit(data: Mapping[str, Any], *, as_json: bool, shown: Table | str | None = None) -> None:
     """Print a result: one JSON line, or what people read."""
     if as_json:
-        sys.stdout.write(json.dumps(data, default=_jsonable) + "\n")
+        sys.stdout.write(json.dumps(_finite(data), default=_jsonable, allow_nan=False) + "\n")
         sys.stdout.flush()
     elif shown is not None:
         out.print(shown, markup=False)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what is not known or not bounded yet: JSON has neither NaN nor infinity."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _jsonable(value: object) -> str:

@@ -79,7 +79,7 @@ def run_rollout_status(env: Environment, job: str, asked: Asked, *, as_json: boo
             shown=f"{job}: nothing ran beside the champion yet",
         )
         return
-    emit({"job": job, **_finite(asdict(found))}, as_json=as_json)
+    emit({"job": job, **asdict(found)}, as_json=as_json)
     if not as_json:
         out.print(rollouts.told(found.rollout), markup=False)
         out.print(_state(found), markup=False)
@@ -91,18 +91,6 @@ def run_rollout_status(env: Environment, job: str, asked: Asked, *, as_json: boo
         for night in found.nights:
             for fault in night.faults:
                 out.print(f"{night.day}: {fault}", markup=False)
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with null for what is not known or not bounded yet: JSON has neither NaN nor infinity."""
-    return {
-        name: _finite(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not isfinite(value)
-        else value
-        for name, value in values.items()
-    }
 
 
 def _state(found: Standing) -> str:

@@ -156,7 +156,6 @@ def test_a_version_that_is_not_there_exits_1(toy: Toy) -> None:
         (("outcomes", "toy", "--from", "2024-01-26", "--to", "2024-01-25"), "must not end before it starts"),
         (("alerts", "toy", "--limits", "--acknowledge", "1", "--by", "ana"), "--limits must stand alone"),
         (("check", "toy", "--day", "2024-01-25"), "--day must stand beside --leaks"),
-        (("check", "toy", "--leaks", "--day", "2024-03-01"), "must have rows for leaks to show; got none"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what_is_accepted(toy: Toy, words: tuple[str, ...], told: str) -> None:
@@ -258,6 +257,19 @@ def test_check_probes_a_schedule_without_an_end_where_days_lie_on_both_sides(toy
     result = run(toy, "check", "--leaks", "--json")
     assert result.exit_code == 2
     assert "'sold_share_7d' changed" in report(result)["jobs"][0]["leaks"][0]
+
+
+def test_a_job_that_cannot_be_probed_hides_no_leak_of_another(toy: Toy) -> None:
+    for path in ("dags/toy.yaml", "features/toy.py", "expectations/toy.json"):
+        copied = toy.project / path.replace("toy", "aaa")
+        copied.write_text((toy.project / path).read_text())
+    toy.edit("dags/aaa.yaml", "from toy where day = :day", "from toy where day = :day and id < 0")
+    result = run(toy, "check", "--leaks", "--json")
+    empty, probed = report(result)["jobs"]
+    assert (result.exit_code, report(result)["ok"]) == (2, False)
+    assert (empty["leaks_probed"], probed["leaks_probed"]) == (False, True)
+    assert "must have rows for leaks to show; got none" in empty["leaks_error"]["message"]
+    assert "aaa: not probed for leaks: " in run(toy, "check", "--leaks").stderr
 
 
 def test_check_names_declared_features_that_the_module_does_not_make(toy: Toy) -> None:
