@@ -20,7 +20,7 @@ from pipeline.adapters import versions
 from pipeline.adapters.scoring_requests import Asked, Reply
 from pipeline.adapters.source import open_reader
 from pipeline.environment import Environment
-from pipeline.errors import ChangedColumn, FeatureError, ModelError, UsageError
+from pipeline.errors import ChangedColumn, FeatureError, ModelError, NightshiftError, UsageError
 from pipeline.job import ColumnType, Job, Requests
 from pipeline.lifecycle.fallback import Step
 from pipeline.monitoring.profiler import Profiler
@@ -55,7 +55,8 @@ def declared(job: Job) -> Requests:
 def answer_requests(env: Environment, job: Job) -> Answered:
     """Answer what is queued now. Another process at the same time answers other requests.
 
-    Raises ModelError where the champion cannot be loaded: its requests stay queued until they expire.
+    Raises ModelError where the champion cannot be loaded, or what its history queries raise: the requests
+    stay queued until they expire.
     """
     limits = declared(job)
     with env.engine.begin() as connection:
@@ -77,14 +78,24 @@ def _asked(env: Environment, job: Job) -> Iterator[list[Reply]]:
             numbers = queue.attempt(connection, job)
         if not numbers:
             return
-        with env.engine.begin() as connection:
-            asked = queue.lock_asked(connection, numbers)
-            champion = versions.in_force(connection, job.name)
-            version = versions.version(connection, job.name, champion.version)
-            partition = job.newest_partition(datetime.now(UTC))
-            replies = list(_scored(env, job, version, partition, asked))
-            queue.reply(connection, replies, {"day": partition.day, "model_version": version.version})
-        yield replies
+        try:
+            yield _replied(env, job, numbers)
+        except NightshiftError:
+            # Nothing of the requests ended this: it was no attempt at them.
+            with env.engine.begin() as connection:
+                queue.give_back(connection, numbers)
+            raise
+
+
+def _replied(env: Environment, job: Job, numbers: Sequence[int]) -> list[Reply]:
+    with env.engine.begin() as connection:
+        asked = queue.lock_asked(connection, numbers)
+        champion = versions.in_force(connection, job.name)
+        version = versions.version(connection, job.name, champion.version)
+        partition = job.newest_partition(datetime.now(UTC))
+        replies = list(_scored(env, job, version, partition, asked))
+        queue.reply(connection, replies, {"day": partition.day, "model_version": version.version})
+    return replies
 
 
 def _scored(

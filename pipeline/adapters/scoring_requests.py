@@ -152,6 +152,13 @@ def attempt(connection: sa.Connection, job: Job) -> list[int]:
     return numbers
 
 
+def give_back(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    """Count the last attempt at the requests no more, where they are still queued."""
+    tried = sa.and_(scoring_requests.c.request_no.in_(numbers), _QUEUED, scoring_requests.c.attempts > 0)
+    statement = sa.update(scoring_requests).where(tried)
+    connection.execute(statement.values(attempts=scoring_requests.c.attempts - 1))
+
+
 def lock_asked(connection: sa.Connection, numbers: Sequence[int]) -> list[Asked]:
     """Those of the requests that are still queued and that nobody else answers, in order."""
     statement = (

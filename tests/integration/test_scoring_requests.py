@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from pipeline.adapters.migrate import migrate
 from pipeline.cli.main import app
-from pipeline.errors import UsageError
+from pipeline.errors import ModelError, UsageError
 from pipeline.retention import prune_requests
 from pipeline.scoring_requests import Answered, answer_requests
 
@@ -204,6 +204,17 @@ def test_a_request_whose_answering_ends_the_process_is_given_up_and_ends_no_othe
     first, second = queue(asked)
     assert (first["status"], first["attempts"], second["status"]) == ("failed", 3, "answered")
     assert "within 3 attempts" in first["error"]
+
+
+def test_requests_wait_for_a_champion_that_cannot_be_loaded_however_often_it_is_tried(asked: Toy) -> None:
+    ask(asked, ({"id": 1}, ROW), ({"id": 2}, ROW))
+    asked.promote(asked.register_like(model_uri="/nowhere/model.skops"))
+    for _ in range(4):
+        with pytest.raises(ModelError, match="must be readable"):
+            answer(asked)
+    assert [(row["status"], row["attempts"]) for row in queue(asked)] == [("queued", 0)] * 2
+    asked.promote(1)
+    assert answer(asked) == Answered(2, 0, 0)
 
 
 def test_a_queue_that_cannot_be_answered_fails_no_night(asked: Toy) -> None:
