@@ -106,6 +106,8 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _state(found: Standing) -> str:
+    if found.begins is not None:
+        return f"begins at {found.begins:%Y-%m-%d %H:%M} UTC; until then the champion answers alone"
     compared = found.comparison
     state = "running" if found.running else f"ended: {found.ended or 'the champion changed'}"
     if compared is None:

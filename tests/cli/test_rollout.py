@@ -36,3 +36,8 @@ CANARY = Rollout(1, "toy", "canary", 2, 0.1, "a", SINCE, SINCE, "ana", "ana", "a
 def test_bounds_are_told_where_there_are_any(compared: Comparison, told: str) -> None:
     found = Standing(CANARY, True, None, "cost", (), compared)
     assert _state(found) == f"running; {told}"
+
+
+def test_a_rollout_to_come_is_told_to_begin_and_not_to_have_ended() -> None:
+    told = _state(Standing(CANARY, False, None, "cost", (), None, begins=SINCE))
+    assert told == "begins at 2024-01-25 00:00 UTC; until then the champion answers alone"
