@@ -150,6 +150,8 @@ class Standing:
     nights: tuple[Night, ...]
     comparison: Comparison | None
     """None without outcomes, and of a shadow."""
+    decides: bool = True
+    """Whether the job decides at a threshold; else nobody's decisions are shown."""
     begins: datetime | None = None
     """When it begins; None where it has begun, or ended before."""
 
@@ -179,6 +181,7 @@ def standing(env: Environment, job_name: str) -> Standing | None:
         rollout=newest,
         running=running is not None,
         ended=ended,
+        decides=job.declaration.model.threshold is not None,
         begins=newest.effective_from if ended is None and newest.effective_from > now else None,
         metric=metric,
         nights=nights,

@@ -220,13 +220,14 @@ def score(env: Environment, run: Run, part: int = 0) -> None:
             versions = with_predecessor(connection, run.job, run.model_version)
             beside = rollouts.challenger(connection, run)
             count = ledger.record(connection, run.run_no)["parts"]
+        # First: the run is scored with its last part, and nobody comes back for a shadow that was cut off.
+        if loaded is None and beside and beside.rollout.kind == "shadow":
+            warnings = shadow_part(env, job, run, beside.version, part, count)
+            with env.engine.begin() as connection:
+                ledger.add_warnings(connection, run.run_no, warnings)
         if loaded is None:
             shared = beside if beside and beside.rollout.kind in SHARED else None
             warnings = score_part(env, job, run, versions, part, count, shared)
-            with env.engine.begin() as connection:
-                ledger.add_warnings(connection, run.run_no, warnings)
-        if beside and beside.rollout.kind == "shadow":
-            warnings = shadow_part(env, job, run, beside.version, part, count)
             with env.engine.begin() as connection:
                 ledger.add_warnings(connection, run.run_no, warnings)
         with env.engine.begin() as connection:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import structlog
 from sklearn.compose import ColumnTransformer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
@@ -184,6 +184,24 @@ def test_a_slice_of_many_values_is_cut_to_the_most_frequent_ones(shop: Toy) -> N
     shop.night()
     counted = "select count(*) from nightshift.rollout_nights where slice_column = 'id'"
     assert shop.query(counted) == [(51,)]
+
+
+def test_nobody_is_said_to_decide_where_the_job_does_not(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "  output: probability\n  threshold: 0.5\n", "  output: value\n")
+    toy.promote(values(toy, 10.0))
+    toy.rollout("shadow", values(toy, 12.0), datetime(2024, 1, 22, tzinfo=UTC))
+    toy.night()
+    found = guardrails.standing(toy.env, "toy")
+    assert found is not None
+    assert found.nights[0].answered.challenger_mean == pytest.approx(24.0, abs=0.2)
+    assert not found.decides
+
+
+def values(toy: Toy, ball: float) -> int:
+    """A version that gives values by kind alone; its number."""
+    columns = ColumnTransformer([("kind", OneHotEncoder(), ["kind"])])
+    frame = pd.DataFrame({"kind": ["ball", "doll", "kite"] * 2})
+    return toy.register(make_pipeline(columns, LinearRegression()).fit(frame, [ball, 2 * ball, 3 * ball] * 2))
 
 
 def test_a_rollout_to_come_has_not_ended(toy: Toy) -> None:
