@@ -104,6 +104,24 @@ def test_a_stop_restores_the_champion_for_the_next_night(toy: Toy) -> None:
         rollouts.stop(toy.env, "toy", reason="again")
 
 
+def test_a_stop_that_is_tried_again_stands(toy: Toy) -> None:
+    """A task of Airflow is killed after its commit; its next attempt must not fail and page."""
+    toy.rollout("canary", share=0.3)
+    by = "ben, manual__2024-01-25"
+    first, again = (rollouts.stop(toy.env, "toy", reason="enough", actor=by) for _ in range(2))
+    assert first == again
+    with pytest.raises(UsageError, match="there is none"):
+        rollouts.stop(toy.env, "toy", reason="enough", actor="ben, manual__2024-01-26")
+
+
+def test_a_rollout_to_come_can_be_stopped_as_the_refusal_says(toy: Toy) -> None:
+    begins = datetime(2100, 1, 1, tzinfo=UTC)
+    toy.rollout("canary", since=begins)
+    with pytest.raises(UsageError, match=r"none yet: rollout 1 begins at 2100-01-01T00:00:00\+00:00"):
+        rollouts.stop(toy.env, "toy", reason="no")
+    assert rollouts.stop(toy.env, "toy", reason="no", effective_from=begins).stops == 1
+
+
 def test_bad_rows_have_their_arm_and_are_never_given_to_a_challenger(toy: Toy) -> None:
     refusing = 'assert (rows["amount"] >= 0).all()\n    kinds = history["kinds"]'
     running = toy.rollout("canary", toy.own_features('kinds = history["kinds"]', refusing), share=0.5)
