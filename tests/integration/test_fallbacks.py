@@ -312,6 +312,7 @@ def test_bad_rows_and_a_failed_champion_may_both_be_answered_by_one_broken_rule(
     assert unanswered(toy) == set(range(1, 201))
 
 
+@pytest.mark.soak
 def test_a_night_that_nobody_answered_leaves_the_last_good_one_readable(toy: Toy) -> None:
     """Nothing to carry forward: an empty day would be published, and told to be ok."""
     only_row_steps(toy, "model_failure: [carried_forward]")
@@ -442,6 +443,7 @@ def test_a_previous_model_without_its_history_lets_the_baseline_answer(toy: Toy)
     assert any("previous_model did not answer: the snapshot must hold" in each for each in record["warnings"])
 
 
+@pytest.mark.soak
 def test_a_previous_models_fault_is_not_the_challengers(toy: Toy) -> None:
     toy.promote(of_another_history(toy))
     toy.promote(toy.register_like(1))

@@ -178,6 +178,7 @@ def test_a_shadow_that_does_not_answer_is_told_in_its_status(toy: Toy) -> None:
     assert (night.answered.failed_rows, night.changed) == (200, 0)
 
 
+@pytest.mark.soak
 def test_a_slice_of_many_values_is_cut_to_the_most_frequent_ones(shop: Toy) -> None:
     shop.edit("dags/toy.yaml", "slices: [kind]", "slices: [kind, id]")
     shop.rollout("shadow", 2)
@@ -186,6 +187,7 @@ def test_a_slice_of_many_values_is_cut_to_the_most_frequent_ones(shop: Toy) -> N
     assert shop.query(counted) == [(51,)]
 
 
+@pytest.mark.soak
 def test_nobody_is_said_to_decide_where_the_job_does_not(toy: Toy) -> None:
     toy.edit("dags/toy.yaml", "  output: probability\n  threshold: 0.5\n", "  output: value\n")
     toy.promote(values(toy, 10.0))
