@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Faults = Iterator[tuple[Place, str]]
 
+_MODELS = ("previous_model", "baseline")
+"""Steps of `fallback.model_failure` that are models, which answer whole shards."""
+
 
 def column_faults(key: Sequence[str], columns: Mapping[str, str], taken: Sequence[str]) -> Faults:
     """The key must be declared, comparable and unlike the columns `taken` beside it."""
@@ -49,8 +52,17 @@ def threshold_faults(threshold: float | None, output: str | None) -> Faults:
 
 
 def fallback_faults(fallback: Fallback, extract: Extract | None, model: Model | None) -> Faults:
-    """A fallback must answer by the job's key and in the model's unit."""
+    """A fallback must answer by the job's key and in the model's unit, and models before steps by row."""
     carried, default = fallback.carried_forward, fallback.default
+    by_row: list[str] = []
+    for index, step in enumerate(fallback.model_failure):
+        if step not in _MODELS:
+            by_row.append(step)
+        elif by_row:
+            yield (
+                ("fallback", "model_failure", index),
+                f"{step} must stand before {by_row[0]}: a model answers for all rows, or none",
+            )
     if extract and carried and not set(carried.key) <= set(extract.key):
         yield (
             ("fallback", "carried_forward", "key"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from pipeline.frames import key_index
 from pipeline.job import Job
 from pipeline.lifecycle import arms
 from pipeline.lifecycle.arms import Answered, Comparison, JudgedNight
-from pipeline.lifecycle.rollout import BUCKETS, SHARED, Rollout, series
+from pipeline.lifecycle.rollout import BUCKETS, SHARED, Rollout, series, timeline
 from pipeline.monitoring.findings import Finding
-from pipeline.monitoring.quality import ALL, BUCKET, comparison_metric
+from pipeline.monitoring.quality import ALL, BUCKET, comparison_metric, grouped
 from pipeline.run import Run
 
 log = structlog.get_logger()
@@ -70,14 +70,16 @@ def _answered(rows: pa.Table) -> dict[str, Any]:
 
 
 def _shadowed(env: Environment, job: Job, run: Run, rows: pa.Table, folder: Path) -> Iterator[dict[str, Any]]:
-    """What a shadow would have answered, over all rows that both scored and by each declared slice."""
+    """What a shadow would have answered, over all rows that both scored and by each declared slice.
+
+    Rows of the champion's that it did not answer are its failed ones, of all rows together.
+    """
     key, outcomes = job.declaration.extract.key, job.declaration.outcomes
     said = shadow_rows(env.warehouse_url, run, key)
-    if not said.num_rows:
-        return
     position = key_index(said, key).get_indexer(key_index(rows, key))
     by_champion = rows.column("score_source").to_numpy(zero_copy_only=False) == "champion"
     both = by_champion & (position >= 0)
+    failed = {ALL: int((by_champion & (position < 0)).sum())}
     shown = rows.filter(pa.array(both))
     pair = {
         "champion": shown.select(["score", "decision"]).to_pandas(),
@@ -87,12 +89,12 @@ def _shadowed(env: Environment, job: Job, run: Run, rows: pa.Table, folder: Path
     changed = (pair["champion"]["decision"] != pair["challenger"]["decision"]).to_numpy()
     cut = slices_of(env, job, run, shown, outcomes.slices if outcomes else (), folder)
     for column, values in {ALL: np.full(len(changed), ALL, dtype=object), **cut}.items():
-        named = pd.Series(values).fillna("(none)").to_numpy()
-        for value in sorted(set(named)):
+        named = values if column == ALL else grouped(values)
+        for value in [ALL] if column == ALL else sorted(set(named)):
             chosen = named == value
             held = {arm: frame[chosen] for arm, frame in pair.items()}
             counts = dict.fromkeys(_ARMS, int(chosen.sum()))
-            yield _figures(assigned=counts, answered=held, failed=0) | {
+            yield _figures(assigned=counts, answered=held, failed=failed.get(column, 0)) | {
                 "slice_column": column,
                 "slice_value": str(value),
                 "changed": int(changed[chosen].sum()) if decides else None,
@@ -148,6 +150,10 @@ class Standing:
     nights: tuple[Night, ...]
     comparison: Comparison | None
     """None without outcomes, and of a shadow."""
+    decides: bool = True
+    """Whether the job decides at a threshold; else nobody's decisions are shown."""
+    begins: datetime | None = None
+    """When it begins; None where it has begun, or ended before."""
 
 
 def standing(env: Environment, job_name: str) -> Standing | None:
@@ -156,7 +162,8 @@ def standing(env: Environment, job_name: str) -> Standing | None:
     with env.engine.connect() as connection:
         history = rollouts.history(connection, job.name)
         running = rollouts.running(connection, job.name)
-        newest = running or next((row for row in reversed(history) if row.version is not None), None)
+        now = versions.now(connection)
+        newest = running or _last(history, now)
         if newest is None:
             return None
         rows = {row.rollout_no: row for row in series(history, newest)}
@@ -169,14 +176,24 @@ def standing(env: Environment, job_name: str) -> Standing | None:
         of_run.setdefault(one["run_no"], []).append(one)
     compared = {row["run_no"]: _judged_night(row, of_run.get(row["run_no"], [])) for row in answered}
     nights = tuple(_night(job, row, rows[row["rollout_no"]], compared[row["run_no"]]) for row in answered)
+    ended = next((row.reason for row in history if row.stops in rows), None)
     return Standing(
         rollout=newest,
         running=running is not None,
-        ended=next((row.reason for row in history if row.stops == newest.rollout_no), None),
+        ended=ended,
+        decides=job.declaration.model.threshold is not None,
+        begins=newest.effective_from if ended is None and newest.effective_from > now else None,
         metric=metric,
         nights=nights,
         comparison=_comparison(job, newest, nights, compared) if outcomes else None,
     )
+
+
+def _last(history: Sequence[Rollout], now: datetime) -> Rollout | None:
+    """What ran last; where nothing ever did, what is the first to begin."""
+    started = [row for row in timeline(history) if row.version is not None]
+    begun = [row for row in started if row.effective_from <= now]
+    return next(iter([*reversed(begun), *started]), None)
 
 
 def _night(job: Job, row: Mapping[str, Any], rollout: Rollout, judged: JudgedNight | None) -> Night:
@@ -225,7 +242,7 @@ def _comparison(
 def judge(env: Environment, job_name: str) -> Standing | None:
     """Stop a canary whose outcomes are surely worse than the champion's; how the rollout stands."""
     found = standing(env, job_name)
-    if found is None or not found.running or found.comparison is None or not found.nights:
+    if found is None or found.comparison is None or not found.nights:
         return found
     compared = found.comparison
     if found.rollout.kind == "canary" and compared.stops:
@@ -239,21 +256,28 @@ def judge(env: Environment, job_name: str) -> Standing | None:
     return found
 
 
-def _stop(env: Environment, job: Job, stopped: Rollout, day: date, evidence: str) -> None:
-    """End a rollout that still runs, and tell its owner: the champion answers alone from the next plan on."""
+def _stop(env: Environment, job: Job, judged: Rollout, day: date, evidence: str) -> None:
+    """End a rollout that still answers readers, and tell its owner: the champion answers alone from then on.
+
+    Tried again after a crash in between, the stop stands and its owner is told.
+    """
     with env.engine.begin() as connection:
         versions.lock(connection, job.name)
         running = rollouts.running(connection, job.name)
-        if running is None or running.salt != stopped.salt:
-            return
-        at = versions.now(connection)
-        rollouts.stop(connection, running, effective_from=at, actor=GUARD, reason=evidence)
-    log.warning("rollout stopped", job=job.name, rollout_no=running.rollout_no, version=running.version)
+        history = {row.rollout_no: row for row in rollouts.history(connection, job.name)}
+        made = [row for row in history.values() if row.actor == GUARD and row.reason == evidence]
+        if running and running.salt == judged.salt and running.kind in SHARED:
+            at = versions.now(connection)
+            made = [rollouts.stop(connection, running, effective_from=at, actor=GUARD, reason=evidence)]
+            log.warning("rollout stopped", job=job.name, rollout_no=running.rollout_no)
+    stopped = next((history[row.stops] for row in made if row.stops), None)
+    if stopped is None:
+        return
     finding = Finding(
         job=job.name,
         day=day,
         kind="rollout",
-        cause=f"{running.kind} of version {running.version} stopped, rollout {running.rollout_no}",
+        cause=f"{stopped.kind} of version {stopped.version} stopped, rollout {stopped.rollout_no}",
         evidence=f"{evidence} The champion answers alone from the next night on.",
         todo=f"Look at both with `nightshift rollout {job.name} status`.",
     )

@@ -56,19 +56,27 @@ def monitor(env: Environment, run: Run) -> None:
             return
         meter = Meter()
         try:
-            found = _metrics(env, ledger.as_run(record), record)
-            with env.engine.begin() as connection:
-                metrics.replace(connection, run, found)
-            if record["trigger"] not in SILENT:
-                _again(env, run)
-            _alert(env, run, record)
-            guardrails.watch(env, ledger.as_run(record))
+            found = _measured(env, run, record)
         except Exception as error:
             _warn(env, run, error)
             raise
         with env.engine.begin() as connection:
             ledger.add_usage(connection, run.run_no, meter.cpu_seconds, meter.peak_memory_mb)
         log.info("monitored", metrics=len(found))
+
+
+def _measured(env: Environment, run: Run, record: ledger.Record) -> list[Metric]:
+    try:
+        found = _metrics(env, ledger.as_run(record), record)
+        with env.engine.begin() as connection:
+            metrics.replace(connection, run, found)
+        if record["trigger"] not in SILENT:
+            _again(env, run)
+        _alert(env, run, record)
+        return found
+    finally:
+        # A bad challenger is stopped on a night whose metrics fail too.
+        guardrails.watch(env, ledger.as_run(record))
 
 
 def _again(env: Environment, run: Run) -> None:

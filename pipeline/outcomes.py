@@ -77,8 +77,8 @@ def evaluate(
         on_day(Partition(day))
     log.info("evaluated", job=job_name, days=len(mature), runs=runs, written=written, pruned=pruned)
     standing = _told(env, job) if written else ()
-    if written:
-        guardrails.judge(env, job_name)
+    # Also where an earlier attempt wrote all of it and ended before this.
+    guardrails.judge(env, job_name)
     return Evaluated(len(mature), runs, written, len(wanted) - len(mature), pruned, standing)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import get_args
 from uuid import uuid4
@@ -16,7 +17,7 @@ from pipeline.environment import Environment
 from pipeline.errors import UsageError
 from pipeline.job import Job
 from pipeline.lifecycle.promote import check_approver
-from pipeline.lifecycle.rollout import SHARED, Kind, Rollout
+from pipeline.lifecycle.rollout import SHARED, Kind, Rollout, timeline
 
 
 def start(
@@ -68,17 +69,21 @@ def stop(
     actor: str | None = None,
     effective_from: datetime | None = None,
 ) -> Rollout:
-    """End what runs beside the champion; raises UsageError where nothing does."""
+    """End what runs beside the champion; raises UsageError where nothing does.
+
+    An `actor` that is given names one request: tried again, its stop stands.
+    """
     job = load_job(env.project, job_name)
     with env.engine.begin() as connection:
         versions.lock(connection, job.name)
         at = effective_from or versions.now(connection)
         running = rollouts.running(connection, job.name, at)
         if running is None:
-            raise UsageError(
-                f"a rollout of {job.name} must run to be stopped; there is none. Start one: nightshift "
-                f"rollout {job.name} {'|'.join(get_args(Kind))} --version N"
-            )
+            history = rollouts.history(connection, job.name)
+            made = next((row for row in history if row.stops and row.actor == actor), None)
+            if made is None:
+                raise UsageError(_nothing_to_stop(job, history, at))
+            return made
         by = actor or getpass.getuser()
         return rollouts.stop(connection, running, effective_from=at, actor=by, reason=reason)
 
@@ -114,6 +119,16 @@ def _check_approval(job: Job, kind: Kind, approved_by: str | None) -> None:
             f"nothing (owners.approvers: {', '.join(approvers)})"
         )
     check_approver(approved_by, approvers)
+
+
+def _nothing_to_stop(job: Job, history: Sequence[Rollout], at: datetime) -> str:
+    told = f"a rollout of {job.name} must run to be stopped; there is none"
+    coming = next((row for row in timeline(history) if row.version and row.effective_from > at), None)
+    if coming is None:
+        kinds = "|".join(get_args(Kind))
+        return f"{told}. Start one: nightshift rollout {job.name} {kinds} --version N"
+    begins = coming.effective_from.isoformat()
+    return f"{told} yet: rollout {coming.rollout_no} begins at {begins}. End that: --effective-from {begins}"
 
 
 def _version(job: Job, version: int | None, running: Rollout | None) -> int:

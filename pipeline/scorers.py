@@ -56,7 +56,12 @@ def history_name(version: ModelVersion, name: str) -> str:
 
 
 def history_frames(version: ModelVersion, snapshot: Snapshot) -> dict[str, pd.DataFrame]:
-    """What a snapshot holds of a version's history queries, each indexed by its key."""
+    """What a snapshot holds of a version's history queries, each indexed by its key; else ModelError."""
+    if missing := [name for name in version.history if history_name(version, name) not in snapshot.history]:
+        raise ModelError(
+            f"the snapshot must hold the history that version {version.version} needs; got no "
+            f"{', '.join(missing)}, as its query failed or the run was planned without that version"
+        )
     return {
         name: history_frame(name, pq.read_table(snapshot.history[history_name(version, name)]), query.key)
         for name, query in version.history.items()
@@ -189,6 +194,7 @@ class Scorers:
         if step == "previous_model" and len(self.versions) == 1:
             raise ModelError("a previous champion must be in the promotion history; there is none")
         version = self.versions[1 if step == "previous_model" else 0]
+        _refuse_other_columns(version, self.versions[0])
         code, history = feature_code(version), history_frames(version, self.snapshot)
         model = load_model(version, self.folder, self.env.registry_url, baseline=step == "baseline")
         output = self.job.declaration.model.output
@@ -202,6 +208,16 @@ class Scorers:
             return Answer.of(step, scores, version=version.version)
 
         return answer
+
+
+def _refuse_other_columns(version: ModelVersion, pinned: ModelVersion) -> None:
+    there = pinned.extract.columns
+    wanted = {name: kind for name, kind in version.extract.columns.items() if there.get(name) != kind}
+    if wanted:
+        raise ModelError(
+            f"version {version.version} must read columns that version {pinned.version} extracts; got none "
+            "of " + ", ".join(f"{name} {kind}" for name, kind in wanted.items())
+        )
 
 
 def load_model(

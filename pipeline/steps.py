@@ -23,7 +23,7 @@ from pipeline.adapters.versions import ModelVersion, with_predecessor
 from pipeline.dataset import repair, show_parquet
 from pipeline.declaration import load_job, suite_file
 from pipeline.environment import Environment
-from pipeline.errors import ExtractError, TransientError, UsageError, ValidationError
+from pipeline.errors import ExtractError, ModelError, TransientError, UsageError, ValidationError
 from pipeline.job import Job
 from pipeline.lifecycle.rollout import SHARED
 from pipeline.monitor import monitor
@@ -108,24 +108,32 @@ def extract(env: Environment, run: Run, *, sharded: bool = False) -> None:
 def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
     job = load_job(env.project, run.job)
     with env.engine.connect() as connection:
-        versions = with_predecessor(connection, run.job, run.model_version)
-        beside = rollouts.challenger(connection, run)
-    if beside is None:
-        return _read(env, job, run, versions, folder)
-    try:
-        return _read(env, job, run, [*versions, beside.version], folder / "beside")
-    except ExtractError as error:
-        log.warning("challenger's queries failed, reading without them", error=str(error))
-        # Where it is the champion's own fault, this fails too.
-        warning = f"challenger cannot answer, its queries failed: {type(error).__name__}"
-        return _read(env, job, run, versions, folder / "alone", warning)
+        pinned, *behind = with_predecessor(connection, run.job, run.model_version)
+        challenger = rollouts.challenger(connection, run)
+    beside = [challenger.version] if challenger else []
+    # Nobody's queries but the pinned version's fail a night: read with all, then without one, then alone.
+    choices = [[*behind, *beside], beside, behind, []]
+    plans = [extract_plan(job, [pinned, *others]) for others in choices]
+    *some, alone = [each for number, each in enumerate(plans) if each not in plans[:number]]
+    for number, wanted in enumerate(some):
+        try:
+            return _read(env, job, run, wanted, folder / f"read-{number}", *_left_out(wanted, plans[0]))
+        except ExtractError as error:
+            log.warning("queries failed, reading without some of them", error=str(error))
+    return _read(env, job, run, alone, folder / "alone", *_left_out(alone, plans[0]))
+
+
+def _left_out(plan: ExtractPlan, whole: ExtractPlan) -> list[str]:
+    names = [name for name in whole.history if name not in plan.history]
+    told = f"not read, as queries failed: {', '.join(names)}; the version that needs them cannot answer"
+    return [told] if names else []
 
 
 def _read(
-    env: Environment, job: Job, run: Run, versions: list[ModelVersion], folder: Path, *warnings: str
+    env: Environment, job: Job, run: Run, wanted: ExtractPlan, folder: Path, *warnings: str
 ) -> Snapshot:
     folder.mkdir(exist_ok=True)
-    wanted, binds = extract_plan(job, versions), job.instants(run.partition).binds()
+    binds = job.instants(run.partition).binds()
     with open_reader(env.source_url, binds) as reader:
         snapshot = read_partition(reader, wanted, folder)
     told = replace(snapshot, warnings=(*snapshot.warnings, *warnings), questions=questions(wanted, binds))
@@ -212,13 +220,14 @@ def score(env: Environment, run: Run, part: int = 0) -> None:
             versions = with_predecessor(connection, run.job, run.model_version)
             beside = rollouts.challenger(connection, run)
             count = ledger.record(connection, run.run_no)["parts"]
+        # First: the run is scored with its last part, and nobody comes back for a shadow that was cut off.
+        if loaded is None and beside and beside.rollout.kind == "shadow":
+            warnings = shadow_part(env, job, run, beside.version, part, count)
+            with env.engine.begin() as connection:
+                ledger.add_warnings(connection, run.run_no, warnings)
         if loaded is None:
             shared = beside if beside and beside.rollout.kind in SHARED else None
             warnings = score_part(env, job, run, versions, part, count, shared)
-            with env.engine.begin() as connection:
-                ledger.add_warnings(connection, run.run_no, warnings)
-        if beside and beside.rollout.kind == "shadow":
-            warnings = shadow_part(env, job, run, beside.version, part, count)
             with env.engine.begin() as connection:
                 ledger.add_warnings(connection, run.run_no, warnings)
         with env.engine.begin() as connection:
@@ -276,7 +285,8 @@ def _seal(env: Environment, job: Job, run: Run) -> None:
     extract_ = job.declaration.extract
     with env.engine.connect() as connection:
         loaded = ledger.parts(connection, run.run_no)
-        rows_in = ledger.record(connection, run.run_no)["rows_in"]
+        record = ledger.record(connection, run.run_no)
+    rows_in = record["rows_in"]
     with env.store.workspace() as folder:
         files = run_files.fetch_for_proof(env.store, run, [part["part"] for part in loaded], folder)
         predicted = prove(
@@ -288,6 +298,13 @@ def _seal(env: Environment, job: Job, run: Run) -> None:
             spill=folder,
             memory_mb=spare_memory_mb(job.declaration.resources.memory_mb),
         )
+        good = rows_in - record["rows_quarantined"]
+        if good and not predicted:
+            raise ModelError(
+                f"one good row at least must have an answer; got none for {good}, neither by the model nor "
+                "by fallback.model_failure. Nothing was published. Declare a step that can always answer, "
+                "such as default"
+            )
         sha256 = run_files.seal_predictions(env.store, run, files.parts, folder)
     sources: dict[str, int] = {}
     for part in loaded:

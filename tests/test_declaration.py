@@ -224,6 +224,9 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
          "model.threshold: must be from 0 to 1 where model.output is probability; got 1.5"),
         (", threshold: 0.5", "", 33,
          "model.threshold: must be from 0 to 1 where model.output is probability; got None"),
+        ("model_failure: [previous_model]", "model_failure: [rule, carried_forward, previous_model]", 36,
+         "fallback.model_failure.2: previous_model must stand before rule: a model answers for all rows, "
+         "or none"),
         ("model_failure: [previous_model]", "model_failure: [previous_modle]", 36,
          "fallback.model_failure.0: must be one of previous_model, baseline, rule, carried_forward, default; "
          "got 'previous_modle'; did you mean 'previous_model'?"),

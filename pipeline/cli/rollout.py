@@ -87,13 +87,15 @@ def run_rollout_status(env: Environment, job: str, asked: Asked, *, as_json: boo
             "day", "kind", "share", "champion rows", "challenger rows", "failed", "decides yes", "beside",
             "changed", "ratio p", f"champion {found.metric}", "challenger",
         )  # fmt: skip
-        out.print(table(None, head, [_cells(night) for night in found.nights]), markup=False)
+        out.print(table(None, head, [_cells(night, found) for night in found.nights]), markup=False)
         for night in found.nights:
             for fault in night.faults:
                 out.print(f"{night.day}: {fault}", markup=False)
 
 
 def _state(found: Standing) -> str:
+    if found.begins is not None:
+        return f"begins at {found.begins:%Y-%m-%d %H:%M} UTC; until then the champion answers alone"
     compared = found.comparison
     state = "running" if found.running else f"ended: {found.ended or 'the champion changed'}"
     if compared is None:
@@ -105,10 +107,10 @@ def _state(found: Standing) -> str:
     return f"{told}: {found.metric} differs by {compared.difference:.4g}, {bounds}"
 
 
-def _cells(night: Night) -> list[Any]:
+def _cells(night: Night, found: Standing) -> list[Any]:
     held = night.answered
     champion, challenger = (
-        f"{decisions / rows:.1%}" if rows else None
+        f"{decisions / rows:.1%}" if rows and found.decides else None
         for decisions, rows in (
             (held.champion_decisions, held.champion_rows),
             (held.challenger_decisions, held.challenger_rows),

@@ -23,7 +23,8 @@ Conclusion = Literal["better", "worse", "no difference found", "not enough night
 
 SAMPLE_RATIO_P = 0.001
 """Below it, a night's arms are not of their declared share: 1.5 % of A/A tests of 60 nights, not 33 %."""
-_SURELY = 3.29  # standard errors: p = .001, two-sided
+_SURELY = 0.001
+"""The chance, two-sided, that a gap of one night seems wider than declared and is not."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def night_faults(night: Answered, declared: Declared) -> list[str]:
     """Why the challenger must stop at once, without any label, in sentences.
 
     Both arms are of one night, and their keys drawn at random, so rows are the unit here: only a gap that is
-    surely wider than declared counts.
+    surely wider than declared counts, also of a handful of rows.
     """
     faults = []
     asked = night.challenger_rows + night.failed_rows
@@ -96,10 +97,10 @@ def night_faults(night: Answered, declared: Declared) -> list[str]:
         night.champion_decisions / night.champion_rows,
         night.challenger_decisions / night.challenger_rows,
     )
-    spread = math.hypot(
-        _binary_error(champion, night.champion_rows), _binary_error(challenger, night.challenger_rows)
+    gap = _least_gap(
+        (night.champion_decisions, night.champion_rows), (night.challenger_decisions, night.challenger_rows)
     )
-    if abs(challenger - champion) - _SURELY * spread > declared.max_decision_gap:
+    if gap > declared.max_decision_gap:
         faults.append(
             f"the challenger decides yes in {challenger:.1%} of its rows, the champion in {champion:.1%}: "
             f"more than {declared.max_decision_gap:.1%} apart"
@@ -107,20 +108,35 @@ def night_faults(night: Answered, declared: Declared) -> list[str]:
     return faults + _score_faults(night, declared.max_score_gap)
 
 
-def _binary_error(share: float, rows: int) -> float:
-    # Of all or none, the error is not nothing: one more row of each kind (Agresti and Coull 1998).
-    smoothed = (share * rows + 2) / (rows + 4)
-    return math.sqrt(smoothed * (1 - smoothed) / (rows + 4))
+def _least_gap(*decided: tuple[int, int]) -> float:
+    """The least gap between two shares, each of (decisions, rows), at `_SURELY`.
+
+    Distances to the exact limits of each (Clopper and Pearson 1934) add as squares (Newcombe 1998): of normal
+    errors, one row of a challenger's arm was said to be surely different on 4 % of nights of equal arms.
+    """
+    from scipy.stats import beta
+
+    (few, of_few), (many, of_many) = sorted(decided, key=lambda each: each[0] / each[1])
+    low, high = few / of_few, many / of_many
+    highest = float(beta.ppf(1 - _SURELY / 2, few + 1, of_few - few)) if few < of_few else 1.0
+    lowest = float(beta.ppf(_SURELY / 2, many, of_many - many + 1)) if many else 0.0
+    return high - low - math.hypot(high - lowest, highest - low)
 
 
 def _score_faults(night: Answered, gap: float | None) -> list[str]:
     if gap is None or night.champion_mean is None or night.challenger_mean is None:
         return []
+    if night.champion_std is None or night.challenger_std is None:
+        return []  # of one row, nobody knows how far the next one lies
     spread = math.hypot(
-        (night.champion_std or 0.0) / math.sqrt(night.champion_rows),
-        (night.challenger_std or 0.0) / math.sqrt(night.challenger_rows),
+        night.champion_std / math.sqrt(night.champion_rows),
+        night.challenger_std / math.sqrt(night.challenger_rows),
     )
-    if abs(night.challenger_mean - night.champion_mean) - _SURELY * spread <= gap:
+    from scipy.stats import t
+
+    # At the freedom of the smaller arm, which no unequal variances make too narrow (Hsu 1938).
+    half = float(t.ppf(1 - _SURELY / 2, min(night.champion_rows, night.challenger_rows) - 1)) * spread
+    if abs(night.challenger_mean - night.champion_mean) - half <= gap:
         return []
     return [
         f"the challenger's mean score is {night.challenger_mean:.4g}, the champion's "

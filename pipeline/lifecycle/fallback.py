@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import FatalError, FeatureError
+from pipeline.errors import FatalError, FeatureError, ModelError
 from pipeline.frames import key_index
 from pipeline.job import ScoreSource
 
@@ -100,12 +100,12 @@ def answer(rows: pa.RecordBatch, chain: Iterable[Step]) -> Answer:
 
 
 def unless_it_fails(name: ScoreSource, step: Step, told: Callable[[str], None]) -> Step:
-    """The step, or no answer for a batch on which it breaks its contract; `told` why."""
+    """The step, or no answer for a batch where its code is refused or breaks its contract; `told` why."""
 
     def attempted(rows: pa.RecordBatch) -> Answer:
         try:
             return step(rows)
-        except FeatureError as error:
+        except (FeatureError, ModelError) as error:
             told(f"{name} did not answer: {error}")
             return Answer.none(rows.num_rows)
 

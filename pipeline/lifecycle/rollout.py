@@ -71,10 +71,12 @@ def in_force(rollouts: Iterable[Rollout], promotions: Iterable[Promotion], at: d
     """The rollout in force at an instant; None before the first, after a stop, or once it has no purpose.
 
     A change of the champion ends it: the challenger was promoted, or is compared with another model than
-    those who started it meant. A roll-back does not bring it to life again.
+    those who started it meant. A roll-back does not bring it to life again. A stop ends its whole series,
+    also what was recorded before it to begin later, such as a growing share.
     """
-    newest = next((row for row in reversed(timeline(rollouts)) if row.effective_from <= at), None)
-    if newest is None or newest.version is None:
+    begun = [row for row in timeline(rollouts) if row.effective_from <= at]
+    newest = begun[-1] if begun else None
+    if newest is None or newest.version is None or _is_stopped(newest, begun):
         return None
     history = list(promotions)
     champion = promote.in_force(history, newest.effective_from)
@@ -82,6 +84,12 @@ def in_force(rollouts: Iterable[Rollout], promotions: Iterable[Promotion], at: d
         return None
     later = [row.version for row in history if newest.effective_from < row.effective_from <= at]
     return newest if set(later) <= {champion.version} else None
+
+
+def _is_stopped(row: Rollout, begun: Sequence[Rollout]) -> bool:
+    """Whether a stop of the row's series was recorded after it."""
+    stopped = {stop.stops for stop in begun if stop.stops and stop.rollout_no > row.rollout_no}
+    return any(each.rollout_no in stopped and each.salt == row.salt for each in begun)
 
 
 def series(rollouts: Iterable[Rollout], running: Rollout) -> list[Rollout]:

@@ -111,9 +111,9 @@ def _parts(answers: Answers) -> Iterator[tuple[str, str, str, Answers]]:
     for arm in sorted({arm for arm in answers.arm if arm is not None}):
         yield arm, ALL, ALL, answers.take(answers.arm == arm)
     for column, values in answers.slices.items():
-        grouped = _grouped(values)
-        for value in sorted(set(grouped)):
-            yield ALL, column, value, answers.take(grouped == value)
+        named = grouped(values)
+        for value in sorted(set(named)):
+            yield ALL, column, value, answers.take(named == value)
 
 
 def _groups(answers: Answers) -> Iterator[tuple[str, str, str, Answers]]:
@@ -125,7 +125,8 @@ def _groups(answers: Answers) -> Iterator[tuple[str, str, str, Answers]]:
             yield arm, BUCKET, f"{number:02d}", answers.take(of_arm & (answers.bucket == number))
 
 
-def _grouped(values: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+def grouped(values: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """The slice of each row, as text: its value, UNKNOWN of null, OTHER beyond the 50 most frequent."""
     named = np.array([UNKNOWN if value is None else str(value) for value in values], dtype=object)
     found, counts = np.unique(named, return_counts=True)
     if len(found) <= _MOST_VALUES:

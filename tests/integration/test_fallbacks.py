@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +19,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from support.toy import NIGHT, YESTERDAY, Toy
 
+from pipeline.adapters.versions import ModelVersion
 from pipeline.errors import ModelError, ValidationError
 from pipeline.partition import Partition
+from pipeline.scoring.feature_code import feeding_queries, load_feature_code
 
 pytestmark = pytest.mark.integration
 
@@ -269,6 +273,15 @@ def test_a_rule_that_breaks_its_contract_lets_the_next_step_answer_and_no_model_
     assert "ball" not in warning
 
 
+def test_a_rule_whose_code_is_refused_lets_the_next_step_answer_and_no_model_is_blamed(toy: Toy) -> None:
+    """The rule is in the champion's feature code: every other step answered for nothing."""
+    toy.promote(toy.register_like(feature_version="f-000000000000"))
+    toy.execute("update source.toy set amount = -1 where day = %s and id in (3, 4)", NIGHT.day)
+    record = toy.night()
+    assert answered_by(toy) == {"previous_model": 198, "default": 2}
+    assert [told.split(" ")[0] for told in record["warnings"]] == ["champion", "rule"]
+
+
 def test_a_declared_sql_rule_answers_bad_rows_before_the_versions_own(toy: Toy) -> None:
     rule = "  rule_sql: case when kind = 'doll' then 0.625 end\n  default: 0.25"
     toy.edit("dags/toy.yaml", "  default: 0.25", rule)
@@ -293,9 +306,22 @@ def test_bad_rows_and_a_failed_champion_may_both_be_answered_by_one_broken_rule(
     model.unlink()
     toy.edit("dags/toy.yaml", "  default: 0.25", "  default: 0.25\n  rule_sql: 1 / (id - id)")
     toy.execute("update source.toy set amount = -1 where day = %s and id in (3, 4)", NIGHT.day)
-    record = toy.night()
-    assert (record["status"], record["rows_withheld"], toy.published()) == ("published", 200, [])
+    with pytest.raises(ModelError, match=r"one good row at least must have an answer; got none for 198"):
+        toy.night()
+    assert toy.last_run()["status"] == "failed"
     assert unanswered(toy) == set(range(1, 201))
+
+
+@pytest.mark.soak
+def test_a_night_that_nobody_answered_leaves_the_last_good_one_readable(toy: Toy) -> None:
+    """Nothing to carry forward: an empty day would be published, and told to be ok."""
+    only_row_steps(toy, "model_failure: [carried_forward]")
+    toy.night()
+    _, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    with pytest.raises(ModelError, match="Nothing was published"):
+        toy.night()
+    assert answered_by(toy) == {"champion": 200}
 
 
 # What is missing altogether
@@ -358,3 +384,69 @@ def test_features_of_another_version_than_registered_are_not_used(toy: Toy) -> N
     record = toy.night()
     assert answered_by(toy) == {"previous_model": 200}
     assert any("must be the registered ones, f-000000000000" in each for each in record["warnings"])
+
+
+# Versions of another time
+
+
+def of_another_extract(toy: Toy) -> int:
+    """A version that reads a column which today's champion does not extract."""
+    queries: Any = toy.version(1).queries
+    columns = {**queries["extract"]["columns"], "colour": "text"}
+    extract = queries["extract"] | {"columns": columns, "sql": "select *, 'red' as colour from toy"}
+    changed = dataclasses.replace(toy.version(1), queries=queries | {"extract": extract})
+    return registered(toy, changed)
+
+
+def of_another_history(toy: Toy) -> int:
+    """A version whose history has a query of its own, which fails by now."""
+    queries: Any = toy.version(1).queries
+    gone = {"key": ["kind"], "sql": "select toy.kind, toy.gone from toy"}
+    changed = dataclasses.replace(
+        toy.version(1), queries=queries | {"history": queries["history"] | {"gone": gone}}
+    )
+    return registered(toy, changed)
+
+
+def registered(toy: Toy, version: ModelVersion) -> int:
+    queries = feeding_queries(version.extract, version.history)
+    code = load_feature_code("toy", version.feature_source, queries)
+    return toy.register_like(queries=version.queries, feature_version=code.version)
+
+
+def test_a_previous_model_of_other_columns_lets_the_baseline_answer(toy: Toy) -> None:
+    toy.promote(of_another_extract(toy))
+    _, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    record = toy.night()
+    assert answered_by(toy) == {"baseline": 200}
+    assert any("got none of colour text" in each for each in record["warnings"])
+
+
+def test_a_previous_models_query_that_fails_stops_no_night(toy: Toy) -> None:
+    toy.promote(of_another_history(toy))
+    toy.promote(2)
+    record = toy.night()
+    assert answered_by(toy) == {"champion": 200}
+    (warning,) = record["warnings"]
+    assert warning.startswith("not read, as queries failed: history/f-")
+    assert warning.endswith("/gone; the version that needs them cannot answer")
+
+
+@pytest.mark.soak
+def test_a_previous_model_without_its_history_lets_the_baseline_answer(toy: Toy) -> None:
+    toy.promote(of_another_history(toy))
+    _, model, _ = champion_of_its_own(toy)
+    model.unlink()
+    record = toy.night()
+    assert answered_by(toy) == {"baseline": 200}
+    assert any("previous_model did not answer: the snapshot must hold" in each for each in record["warnings"])
+
+
+@pytest.mark.soak
+def test_a_previous_models_fault_is_not_the_challengers(toy: Toy) -> None:
+    toy.promote(of_another_history(toy))
+    toy.promote(toy.register_like(1))
+    toy.rollout("canary", 2, share=0.3)
+    assert set(toy.night()["score_sources"]) == {"champion", "challenger"}
+    assert toy.query("select kind from nightshift.rollouts") == [("canary",)]

@@ -12,10 +12,11 @@ import pytest
 from support.toy import CHAMPION_SINCE, NIGHT, YESTERDAY, Toy
 from support.wholeness import assert_whole
 
-from pipeline import rollouts
+from pipeline import rollouts, steps
 from pipeline.errors import UsageError
 from pipeline.lifecycle.rollout import in_challenger_arm
 from pipeline.partition import Partition
+from pipeline.planning import Request
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +102,24 @@ def test_a_stop_restores_the_champion_for_the_next_night(toy: Toy) -> None:
     assert {row["score_source"] for row in toy.published()} == {"champion"}
     with pytest.raises(UsageError, match="must run to be stopped; there is none"):
         rollouts.stop(toy.env, "toy", reason="again")
+
+
+def test_a_stop_that_is_tried_again_stands(toy: Toy) -> None:
+    """A task of Airflow is killed after its commit; its next attempt must not fail and page."""
+    toy.rollout("canary", share=0.3)
+    by = "ben, manual__2024-01-25"
+    first, again = (rollouts.stop(toy.env, "toy", reason="enough", actor=by) for _ in range(2))
+    assert first == again
+    with pytest.raises(UsageError, match="there is none"):
+        rollouts.stop(toy.env, "toy", reason="enough", actor="ben, manual__2024-01-26")
+
+
+def test_a_rollout_to_come_can_be_stopped_as_the_refusal_says(toy: Toy) -> None:
+    begins = datetime(2100, 1, 1, tzinfo=UTC)
+    toy.rollout("canary", since=begins)
+    with pytest.raises(UsageError, match=r"none yet: rollout 1 begins at 2100-01-01T00:00:00\+00:00"):
+        rollouts.stop(toy.env, "toy", reason="no")
+    assert rollouts.stop(toy.env, "toy", reason="no", effective_from=begins).stops == 1
 
 
 def test_bad_rows_have_their_arm_and_are_never_given_to_a_challenger(toy: Toy) -> None:
@@ -213,6 +232,25 @@ def test_a_shadow_that_fails_is_a_warning_and_no_failed_night(toy: Toy, how: str
     assert shadow_rows(toy) == {}
 
 
+def test_a_shadow_has_answered_before_its_rows_count_as_scored(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is killed in its shard: where others end the run, nobody comes back for its shadow."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    toy.rollout("shadow")
+    run = steps.plan(toy.env, Request("toy", NIGHT))
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "score_part", killed)
+        with pytest.raises(KeyboardInterrupt):
+            toy.night(run_id=run.run_id)
+    assert toy.query("select count(*) from nightshift.shadow_toy") == [(200,)]
+    assert toy.night(run_id=run.run_id)["warnings"] == []
+    assert len(shadow_rows(toy)) == 200
+
+
 def test_a_shadow_sees_no_bad_row(toy: Toy) -> None:
     toy.execute("update source.toy set amount = -1 where day = %s and id <= 20", NIGHT.day)
     toy.rollout("shadow")
@@ -257,9 +295,6 @@ def test_the_history_of_rollouts_can_only_be_appended_to(toy: Toy) -> None:
 
 
 def test_a_rollout_is_fixed_when_the_night_is_planned(toy: Toy) -> None:
-    from pipeline import steps
-    from pipeline.planning import Request
-
     running = toy.rollout("canary", share=0.3)
     run = steps.plan(toy.env, Request("toy", NIGHT))
     steps.extract(toy.env, run)

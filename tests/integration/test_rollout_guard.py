@@ -11,17 +11,20 @@ import pandas as pd
 import pytest
 import structlog
 from sklearn.compose import ColumnTransformer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from support.toy import NIGHT, YESTERDAY, Toy, quiet_mlflow
 from typer.testing import CliRunner
 
-from pipeline import guardrails
+from pipeline import guardrails, steps
+from pipeline.adapters import ledger
 from pipeline.adapters import outcomes as stored
 from pipeline.cli.main import app
+from pipeline.monitor import monitor
 from pipeline.outcomes import evaluate
 from pipeline.partition import EVER, Partition, between
+from pipeline.planning import Request
 
 pytestmark = pytest.mark.integration
 
@@ -110,6 +113,105 @@ def test_a_challenger_that_fails_is_stopped_at_once_and_told_once(toy: Toy) -> N
     assert "did not answer" in night["faults"][0]
     toy.night()
     assert len(alerts(toy)) == 1
+
+
+def failing(toy: Toy) -> int:
+    """A version whose model file is not the approved one; its number."""
+    return toy.register_like(2, model_sha256="0" * 64)
+
+
+def test_a_stop_whose_teller_was_killed_is_told_when_it_is_tried_again(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.rollout("canary", failing(toy), share=0.3)
+    with monkeypatch.context() as patched:
+        patched.setattr(guardrails, "alert_findings", killed)
+        with pytest.raises(KeyboardInterrupt):
+            toy.night()
+    assert [row["kind"] for row in history(toy)] == ["canary", "stop"]
+    for _ in range(2):
+        monitor(toy.env, ledger.as_run(toy.record(toy.last_run()["run_id"])))
+    assert (len(history(toy)), len(alerts(toy))) == (2, 1)
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_bad_challenger_is_stopped_on_a_night_whose_metrics_fail(toy: Toy) -> None:
+    toy.promote(toy.register_like(1, profile_uri="/nowhere/profile.json.zst"))
+    toy.rollout("canary", failing(toy), datetime(2024, 1, 22, tzinfo=UTC), share=0.3)
+    record = toy.night()
+    assert any(told.startswith("monitoring did not end: ModelError") for told in record["warnings"])
+    assert [row["kind"] for row in history(toy)] == ["canary", "stop"]
+
+
+def test_a_canary_that_became_a_shadow_is_not_stopped_for_a_night_that_it_answered(toy: Toy) -> None:
+    toy.rollout("canary", failing(toy), share=0.3)
+    run = steps.plan(toy.env, Request("toy", NIGHT))
+    toy.rollout("shadow", None, datetime(2024, 1, 22, tzinfo=UTC))
+    toy.night(run_id=run.run_id)
+    assert [row["kind"] for row in history(toy)] == ["canary", "shadow"]
+
+
+def test_outcomes_are_judged_where_an_earlier_attempt_was_killed_before_it(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.night()
+    with monkeypatch.context() as patched:
+        patched.setattr(guardrails, "judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(toy.env, "toy")
+    judged: list[str] = []
+    monkeypatch.setattr(guardrails, "judge", lambda _, job: judged.append(job))
+    assert evaluate(toy.env, "toy").written == 0
+    assert judged == ["toy"]
+
+
+def test_a_shadow_that_does_not_answer_is_told_in_its_status(toy: Toy) -> None:
+    toy.rollout("shadow", failing(toy))
+    toy.night()
+    found = guardrails.standing(toy.env, "toy")
+    assert found is not None
+    (night,) = found.nights
+    assert (night.answered.champion_rows, night.answered.challenger_rows) == (0, 0)
+    assert (night.answered.failed_rows, night.changed) == (200, 0)
+
+
+@pytest.mark.soak
+def test_a_slice_of_many_values_is_cut_to_the_most_frequent_ones(shop: Toy) -> None:
+    shop.edit("dags/toy.yaml", "slices: [kind]", "slices: [kind, id]")
+    shop.rollout("shadow", 2)
+    shop.night()
+    counted = "select count(*) from nightshift.rollout_nights where slice_column = 'id'"
+    assert shop.query(counted) == [(51,)]
+
+
+@pytest.mark.soak
+def test_nobody_is_said_to_decide_where_the_job_does_not(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "  output: probability\n  threshold: 0.5\n", "  output: value\n")
+    toy.promote(values(toy, 10.0))
+    toy.rollout("shadow", values(toy, 12.0), datetime(2024, 1, 22, tzinfo=UTC))
+    toy.night()
+    found = guardrails.standing(toy.env, "toy")
+    assert found is not None
+    assert found.nights[0].answered.challenger_mean == pytest.approx(24.0, abs=0.2)
+    assert not found.decides
+
+
+def values(toy: Toy, ball: float) -> int:
+    """A version that gives values by kind alone; its number."""
+    columns = ColumnTransformer([("kind", OneHotEncoder(), ["kind"])])
+    frame = pd.DataFrame({"kind": ["ball", "doll", "kite"] * 2})
+    return toy.register(make_pipeline(columns, LinearRegression()).fit(frame, [ball, 2 * ball, 3 * ball] * 2))
+
+
+def test_a_rollout_to_come_has_not_ended(toy: Toy) -> None:
+    begins = datetime(2100, 1, 1, tzinfo=UTC)
+    toy.rollout("shadow", 2, begins)
+    found = guardrails.standing(toy.env, "toy")
+    assert found is not None
+    assert (found.running, found.ended, found.begins) == (False, None, begins)
 
 
 def test_a_shadow_is_never_stopped_and_its_changes_are_counted_by_slice(shop: Toy) -> None:

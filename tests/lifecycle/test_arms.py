@@ -8,9 +8,9 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 from bench.rollout import World, simulated
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from pipeline.job_life import Rollout
 from pipeline.lifecycle.arms import Answered, JudgedNight, compare, night_faults, sample_ratio_p
@@ -133,6 +133,57 @@ def test_scores_are_compared_where_a_gap_is_declared() -> None:
     assert faults(challenger_mean=0.9) == []
     (fault,) = faults(DECLARED.model_copy(update={"max_score_gap": 0.1}), challenger_mean=0.9)
     assert fault == "the challenger's mean score is 0.9, the champion's 0.2: more than 0.1 apart"
+
+
+@given(
+    st.sampled_from([(9, 1), (100, 1), (18, 2), (3, 3), (45, 5), (180, 20)]),
+    st.sampled_from([0.01, 0.05, 0.2]),
+    st.sampled_from([0.005, 0.05, 0.2, 0.5]),
+)
+@settings(max_examples=20)
+def test_equal_arms_of_a_handful_of_rows_are_not_stopped_for_their_decisions(
+    rows: tuple[int, int], gap: float, rate: float
+) -> None:
+    """The whole chance, summed over what equal arms may decide: one of a thousand nights at most."""
+    declared = DECLARED.model_copy(update={"max_decision_gap": gap})
+    few, many = (binom.pmf(np.arange(count + 1), count, rate) for count in rows)
+    chance = sum(
+        few[one] * many[other]
+        for one, other in np.ndindex(rows[0] + 1, rows[1] + 1)
+        if few[one] * many[other] > 1e-9
+        and faults(
+            declared,
+            champion_rows=rows[0],
+            challenger_rows=rows[1],
+            champion_decisions=one,
+            challenger_decisions=other,
+        )
+    )
+    assert chance <= 0.001
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_equal_arms_of_a_handful_of_rows_are_not_stopped_for_their_scores(count: int) -> None:
+    random, declared = np.random.default_rng(0), DECLARED.model_copy(update={"max_score_gap": 0.001})
+    stopped = 0
+    for _ in range(1000):
+        held = [random.normal(0.4, 0.1, rows) for rows in (9 * count + 1, count)]
+        means = [float(each.mean()) for each in held]
+        stds = [float(each.std(ddof=1)) if len(each) > 1 else None for each in held]
+        stopped += bool(
+            faults(
+                declared,
+                champion_rows=len(held[0]),
+                challenger_rows=count,
+                champion_decisions=0,
+                challenger_decisions=0,
+                champion_mean=means[0],
+                challenger_mean=means[1],
+                champion_std=stds[0],
+                challenger_std=stds[1],
+            )
+        )
+    assert stopped <= 6  # of one promised; more by chance once in ten thousand
 
 
 def test_an_arm_without_rows_is_not_compared() -> None:

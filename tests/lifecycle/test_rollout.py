@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -94,6 +95,22 @@ def test_a_back_dated_promotion_of_the_challenger_leaves_it_without_a_rollout() 
 @given(st.permutations([rollout(1, 2, 5), rollout(2, None, 8), rollout(3, 2, 9)]))
 def test_the_order_in_which_rows_are_read_does_not_matter(rows: list[Rollout]) -> None:
     assert running(rows, CHAMPION, 5, 8, 9) == [1, None, 3]
+
+
+def test_a_stop_ends_what_was_to_grow_later_too() -> None:
+    """A guardrail stops a canary on day 6; on day 7, half of the keys would have got the same challenger."""
+    rows = [rollout(1, 2, 5), rollout(2, 2, 7, share=0.5), dataclasses.replace(rollout(3, None, 6), stops=1)]
+    assert running(rows, CHAMPION, 5, 6, 7, 99) == [1, None, None, None]
+
+
+def test_a_stop_that_is_back_dated_behind_a_growth_ends_it() -> None:
+    rows = [rollout(1, 2, 5), rollout(2, 2, 7), dataclasses.replace(rollout(3, None, 6), stops=1)]
+    assert running(rows, CHAMPION, 6.5, 8) == [None, None]
+
+
+def test_a_stop_leaves_alone_what_another_version_begins_later() -> None:
+    rows = [rollout(1, 2, 5), rollout(2, 3, 7, salt="b"), dataclasses.replace(rollout(3, None, 6), stops=1)]
+    assert running(rows, CHAMPION, 6.5, 8) == [None, 2]
 
 
 def test_a_series_is_of_one_version_and_one_salt() -> None:

@@ -328,6 +328,15 @@ def test_a_shadow_tells_what_it_would_have_decided_otherwise_by_slice() -> None:
     assert "Beside the champion" not in shown_run(None)
 
 
+def test_a_job_that_decides_nothing_is_not_said_to_decide() -> None:
+    page = built.run_page(rollout=RolloutFacts("shadow", 2, None, [replace(SHADOWED, changed=None)]))
+    assert page.declared is not None
+    html = run_html(replace(page, declared=replace(page.declared, output="value", threshold=None)), NO_LINKS)
+    assert "Champion decides yes" not in html
+    assert "Would be decided otherwise" not in html
+    assert "<dt>Not answered by it</dt><dd>0</dd>" in html
+
+
 def test_a_canary_tells_who_answered_how_many() -> None:
     html = with_rollout(replace(SHADOWED, failed_rows=5, changed=None), kind="canary")
     assert "Version 2 answered 10.0 % of the keys, as a canary." in html
