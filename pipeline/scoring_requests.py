@@ -28,7 +28,7 @@ from pipeline.partition import COLUMN, Partition
 from pipeline.query import Reader
 from pipeline.run import Run
 from pipeline.scorers import Scorers, history_name
-from pipeline.scoring.boundary import arrow_schema, check_schema, conform
+from pipeline.scoring.boundary import arrow_schema, column_faults, conform
 from pipeline.scoring.extract import ExtractPlan, extract
 
 log = structlog.get_logger()
@@ -128,10 +128,17 @@ def typed_row(request: Asked, columns: Mapping[str, ColumnType], partition: Part
         )
     values = {name: given.get(name) for name, kind in columns.items() if name in given or kind[-1] == "?"}
     try:
+        # JSON has one kind of number, and PostgreSQL writes 1e20 without its exponent.
+        values |= {
+            name: float(value)
+            for name, value in values.items()
+            if type(value) is int and columns[name].rstrip("?") == "float"
+        }
         batch = pa.RecordBatch.from_pylist([values], schema=_inferred(values))
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise ChangedColumn(f"the payload must hold plain values; got {type(error).__name__}") from None
-    check_schema(batch.schema, columns, typed=False)
+    if faults := column_faults(batch.schema, columns, typed=False):
+        raise ChangedColumn(f"key and payload must hold the extract's columns: {'; '.join(faults)}")
     nulls = [name for name, kind in columns.items() if kind[-1] != "?" and values[name] is None]
     if nulls:
         raise ChangedColumn(f"the payload must have no null in {', '.join(nulls)}")

@@ -170,7 +170,8 @@ def compare(nights: Sequence[JudgedNight], declared: Declared, *, ratio_holds: b
         lower=lower,
         upper=upper,
         conclusion=conclusion,
-        stops=conclusion == "worse" and lower > declared.margin * abs(champion),
+        # Uneven arms conclude nothing, yet what readers see gets worse: readers come first.
+        stops=bounds.nights >= declared.min_nights and lower > declared.margin * abs(champion),
     )
 
 

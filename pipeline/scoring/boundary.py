@@ -59,10 +59,21 @@ def arrow_schema(columns: Mapping[str, ColumnType]) -> pa.Schema:
 
 
 def check_schema(got: pa.Schema, columns: Mapping[str, ColumnType], *, typed: bool) -> tuple[str, ...]:
-    """The names of extra columns; raises ChangedColumn naming every missing or retyped column.
+    """The names of extra columns of an extract; raises ChangedColumn naming every missing or retyped column.
 
     `typed` is false for a database such as SQLite, which sends dates and instants as text.
     """
+    if problems := column_faults(got, columns, typed=typed):
+        raise ChangedColumn(
+            "the extract must give the declared columns: "
+            + "; ".join(problems)
+            + ". Cast in extract.sql, or change extract.columns and train a new version."
+        )
+    return tuple(name for name in got.names if name not in columns)
+
+
+def column_faults(got: pa.Schema, columns: Mapping[str, ColumnType], *, typed: bool) -> list[str]:
+    """What is missing, repeated or of another type, a sentence each."""
     problems = []
     for name, kind in columns.items():
         found = got.get_all_field_indices(name)
@@ -72,13 +83,7 @@ def check_schema(got: pa.Schema, columns: Mapping[str, ColumnType], *, typed: bo
             problems.append(f"column {name!r} must be there once; got {len(found)} of that name")
         elif not _accepts(got.field(found[0]), kind.rstrip("?"), typed=typed):
             problems.append(f"column {name!r} must be {kind}; got {_shown(got.field(found[0]))}")
-    if problems:
-        raise ChangedColumn(
-            "the extract must give the declared columns: "
-            + "; ".join(problems)
-            + ". Cast in extract.sql, or change extract.columns and train a new version."
-        )
-    return tuple(name for name in got.names if name not in columns)
+    return problems
 
 
 def undeclared_schema(got: pa.Schema, place: str) -> pa.Schema:

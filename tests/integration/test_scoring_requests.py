@@ -103,6 +103,13 @@ def test_a_payload_is_scored_by_the_champion_as_a_night_scores_it(asked: Toy) ->
     )  # fmt: skip
 
 
+def test_any_number_of_json_is_one_of_a_float_column(asked: Toy) -> None:
+    ask(asked, *(({"id": 5}, ROW | {"amount": amount}) for amount in (12, 12.0, 1e20)))
+    assert answer(asked) == Answered(3, 0, 0)
+    whole, decimal, _ = (row["score"] for row in queue(asked))
+    assert whole == decimal
+
+
 def test_of_a_thousand_requests_the_poisoned_ones_fail_alone_and_the_others_keep_their_order(
     asked: Toy,
 ) -> None:
@@ -144,7 +151,7 @@ def test_of_a_thousand_requests_the_poisoned_ones_fail_alone_and_the_others_keep
         ({"id": 7}, ROW | {"kind": None}, "no null in kind"),
         ({"id": 7}, ROW | {"amount": 10**400}, "plain values"),
         ({"id": 7}, ROW | {"known_at": "yesterday"}, "'known_at' must fit timestamp"),
-        ({"id": 7}, ROW | {"kind": {"a": 1}}, "column 'kind' must be text"),
+        ({"id": 7}, ROW | {"kind": {"a": 1}}, "must hold the extract's columns: column 'kind' must be text"),
     ],
 )
 def test_what_cannot_be_answered_says_why(module_toy: Toy, key: Any, payload: Any, error: str) -> None:

@@ -66,9 +66,10 @@ def test_equal_arms_end_without_a_difference_after_the_declared_nights() -> None
     assert compare(nights(30), DECLARED).conclusion == "no difference found"
 
 
-def test_uneven_arms_block_every_conclusion() -> None:
-    found = compare(nights(30, worse_by=1.0), DECLARED, ratio_holds=False)
-    assert (found.conclusion, found.stops) == ("sample ratio broken", False)
+def test_uneven_arms_block_every_conclusion_but_not_the_stop_of_a_canary_that_is_worse() -> None:
+    worse, equal = (compare(nights(30, worse_by=by), DECLARED, ratio_holds=False) for by in (1.0, 0.0))
+    assert (worse.conclusion, worse.stops) == ("sample ratio broken", True)
+    assert (equal.conclusion, equal.stops) == ("sample ratio broken", False)
 
 
 def test_without_a_night_nothing_is_known() -> None:
