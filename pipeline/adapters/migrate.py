@@ -19,6 +19,8 @@ from pipeline.partition import COLUMN
 __all__ = ["migrate", "rows_table"]
 
 _LOCK = 7_305_414_021
+_LEAST_MAJOR = 16
+"""Of PostgreSQL: the first with `pg_input_is_valid`."""
 _SHOWN = ("day_status", "metrics", "outcomes", "quality")
 _REPORTED = (
     *_SHOWN, "jobs", "runs", "pointer", "promotions", "model_versions", "alerts", "gate_verdicts", "rollouts",
@@ -35,10 +37,11 @@ _DRAWN = f"{COLUMN}, run_no, score"
 def migrate(engine: sa.Engine, jobs: Iterable[Job]) -> None:
     """Bring control tables and every job's tables, views, comments and rights up to date; idempotent.
 
-    Raises UsageError when a job's key differs from the one its published rows have, when two jobs need
-    the same view, or when this login may not create what is missing.
+    Raises UsageError when the server is too old, when a job's key differs from the one its published rows
+    have, when two jobs need the same view, or when this login may not create what is missing.
     """
     with engine.begin() as connection:
+        _refuse_older(connection)
         connection.exec_driver_sql("set local lock_timeout = '30s'")
         connection.execute(sa.text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         _schemas(connection)
@@ -49,6 +52,15 @@ def migrate(engine: sa.Engine, jobs: Iterable[Job]) -> None:
             _check_view_names(connection, job.name)
             migrate_job(connection, job)
         _rights(connection)
+
+
+def _refuse_older(connection: sa.Connection) -> None:
+    major, *_ = connection.dialect.server_version_info or (0,)
+    if major < _LEAST_MAJOR:
+        raise UsageError(
+            f"the warehouse must be PostgreSQL {_LEAST_MAJOR} or newer; got {major}. Upgrade it, or let "
+            "NIGHTSHIFT_WAREHOUSE_URL name a newer one"
+        )
 
 
 def _schemas(connection: sa.Connection) -> None:

@@ -88,6 +88,14 @@ def test_a_second_migration_changes_nothing(warehouse: Warehouse) -> None:
     assert len(before["relations"]) > 20
 
 
+def test_a_server_that_is_too_old_is_refused_before_anything_changes(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warehouse.engine.dialect, "server_version_info", (15, 8))
+    with pytest.raises(UsageError, match="must be PostgreSQL 16 or newer; got 15"):
+        migrate(warehouse.engine, [warehouse.job])
+
+
 def test_two_migrations_at_once_both_end_well(warehouse_url: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: run_migration(warehouse_url, make_job()), range(2)))
