@@ -2,7 +2,7 @@
 
 The night is the unit of chance: a difference is the challenger's loss minus the champion's on one night, and
 its mean has bounds that hold on every night at once (see `sequence.mean_bounds`), so the gate may be asked
-each night. The rule of quality:
+each night, of nights that begin with the same one. The rule of quality:
 
 - accept where the challenger is better on average, by `gain` at least, and its true loss is shown to lie less
   than `margin` above the champion's: one that is worse by `margin` or more passes with a chance of at most
@@ -254,7 +254,7 @@ def _slices(evidence: Evidence, settings: Gate) -> Reason:
     lines = slice_lines(evidence, settings)
     judged = [(line, line.bounds) for line in lines if line.bounds is not None]
     if not lines:
-        return Reason("slices", "accept", "No slice is declared.")
+        return Reason("slices", "accept", "No slice is declared that the rows have.")
     if not judged:
         told = f"None of {len(lines)} slices has {settings.slice_rows:,} rows, so none was judged."
         return Reason("slices", "not_enough_evidence", told)

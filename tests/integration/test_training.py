@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,8 @@ def test_a_refit_of_what_the_gate_has_accepted_is_promoted_without_a_warning_of_
         return [warning for warning in warnings if "gate" in warning]
 
     assert warned() == ["the gate was never asked about version 1: nightshift gate toy 1"]
-    assert judge(toy.env, JOB, 1, champion=2).verdict.outcome == "accept"
+    known = datetime(2024, 1, 21, tzinfo=UTC)
+    assert judge(toy.env, JOB, 1, champion=2, as_of=known).verdict.outcome == "accept"
     assert warned() == []
 
 
