@@ -277,7 +277,8 @@ def promote(
 ) -> tuple[Promotion, list[str]]:
     """Make a version the champion; the promotion, and warnings.
 
-    They tell that the gate has not accepted a version that replaces another, and where MLflow did not follow.
+    They tell that the gate has not accepted a version in place of the one that it replaces, and where MLflow
+    did not follow.
     `actor` is who asks for it, the system's user when unset.
     """
     job = load_job(env.project, job_name)
@@ -296,19 +297,23 @@ def promote(
             effective_from=effective_from or versions.now(connection),
         )
         said = verdict_book.newest(connection, job.name, promoted.judged_as)
-    unjudged = _unaccepted(job.name, promoted.judged_as, said) if before else []
+    unjudged = _unaccepted(promotion, promoted.judged_as, said) if before else []
     return promotion, [*unjudged, *_mirror(env, job.name)]
 
 
-def _unaccepted(job: str, number: int, said: Recorded | None) -> list[str]:
-    """What an approver should know of a version that the gate has not accepted."""
+def _unaccepted(promotion: Promotion, number: int, said: Recorded | None) -> list[str]:
+    """What an approver should know where the gate has not accepted version `number` for the one replaced."""
     if said is None:
-        return [f"the gate was never asked about version {number}: nightshift gate {job} {number}"]
-    if said.outcome == "accept":
+        return [f"the gate was never asked about version {number}: nightshift gate {promotion.job} {number}"]
+    newest = f"the gate's newest verdict on version {number}, number {said.verdict_no},"
+    if said.outcome != "accept":
+        checks = ", ".join(one.check.replace("_", " ") for one in said.reasons if one.outcome != "accept")
+        told = "refused it" if said.outcome == "refuse" else "had not enough evidence"
+        return [f"{newest} {told}: {checks}"]
+    replaced = promotion.previous_version
+    if replaced in (None, said.champion, promotion.version):
         return []
-    checks = ", ".join(one.check.replace("_", " ") for one in said.reasons if one.outcome != "accept")
-    told = "refused it" if said.outcome == "refuse" else "had not enough evidence"
-    return [f"the gate's newest verdict on version {number}, number {said.verdict_no}, {told}: {checks}"]
+    return [f"{newest} accepted it against version {said.champion}, not against the champion, {replaced}"]
 
 
 def rollback(
