@@ -6,7 +6,7 @@ Functions take a SQLAlchemy connection; the caller owns the transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -158,6 +158,11 @@ def in_force(connection: sa.Connection, job: str, at: datetime | None = None) ->
     return found
 
 
+def champion(connection: sa.Connection, job: str) -> Promotion | None:
+    """The promotion in force now, by the warehouse's clock; None where there is none."""
+    return decide.in_force(promotion_history(connection, job), now(connection))
+
+
 def with_predecessor(connection: sa.Connection, job: str, number: int) -> list[ModelVersion]:
     """A version and, where there is one, the champion that stood behind it."""
     behind = decide.predecessor(promotion_history(connection, job), number)
@@ -203,10 +208,8 @@ def now(connection: sa.Connection) -> datetime:
     return instant.astimezone(UTC)
 
 
-def alias_faults(job: str, history: Sequence[Promotion], alias: int | None) -> list[str]:
-    """Where MLflow's alias `champion` and the promotion history disagree."""
-    champion = decide.in_force(history, datetime.now(UTC))
-    expected = champion.version if champion else None
-    if alias == expected:
+def alias_faults(job: str, champion: int, alias: int | None) -> list[str]:
+    """Where MLflow's alias `champion` and the promotion history, by which it must be `champion`, disagree."""
+    if alias == champion:
         return []
-    return [f"MLflow's alias champion of {job} must be version {expected}; it is {alias}"]
+    return [f"MLflow's alias champion of {job} must be version {champion}; it is {alias}"]

@@ -101,7 +101,7 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
     except (DBAPIError, NightshiftError) as error:
         reason = str(error).splitlines()[0]
         return [f"the champion could not be looked at: {reason}. Run: nightshift migrate"]
-    notes = versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+    notes = versions.alias_faults(job.name, champion.version, registry_of(env).alias(job.name))
     try:
         training_profile(env, champion)
     except NightshiftError as error:
