@@ -112,7 +112,7 @@ def compared(
     """Each night with the labels known at `as_of`; files of a night stay in `folder`.
 
     Contenders with equal extracts share one read and one judgement of its rows; others are compared on the
-    rows that both have. Raises FeatureError or ModelError where the champion fails.
+    rows that both have. A night that the champion fails on is left out: it says nothing of the challenger.
     """
     for contender in contenders:
         if contender.declared.key != job.declaration.extract.key:
@@ -200,8 +200,11 @@ def _answered(job: Job, suite: Suite, contenders: tuple[Contender, Contender], r
     rows, label = _labelled(job, (first_rows, second_rows), read.labels)
     if not len(label):
         return Compared(read.partition, left_out="no labelled row was known to both")
-    if failed is None:
+    try:
         first = _answer(job, champion, read.snapshots[0], rows[0])
+    except (FeatureError, ModelError) as error:
+        return Compared(read.partition, left_out=f"the champion: {error}")
+    if failed is None:
         try:
             second = _answer(job, challenger, read.snapshots[1], rows[1])
         except (FeatureError, ModelError) as error:

@@ -60,7 +60,7 @@ def judge(
     mature at `as_of`, now by default. Without a span the first night stays the same however often it is
     asked, as the bounds need it: a window that moves on begins a new sequence with each night. Raises
     UsageError where asked for what cannot be compared, FatalError where there is no such night, ModelError or
-    FeatureError where the champion fails, or the challenger cannot even be loaded.
+    FeatureError where one of them cannot even be loaded.
     """
     job, now = load_job(env.project, job_name), datetime.now(UTC)
     declared_outcomes(job, "judged by the gate")

@@ -213,6 +213,15 @@ def registered_with(toy: Toy, **queries: Any) -> int:
     return toy.register_like(1, queries=changed.queries, feature_version=code.version)
 
 
+def test_a_night_that_the_champion_fails_on_is_left_out_and_told(toy: Toy) -> None:
+    champion = toy.own_features(
+        '"amount": rows["amount"],', '"amount": rows["amount"] / (rows["day"].astype(str) != "2024-01-27"),'
+    )
+    made = judged(toy, 2, champion=champion, span=SHORT)
+    assert [one["day"] for one in figures(toy, made)] == ["2024-01-26", "2024-01-28"]
+    assert "the champion: make_features" in Path(made.page.path).read_text(encoding="utf-8")
+
+
 def with_extract_failing_on_one_night(toy: Toy) -> int:
     """A version whose extract divides by zero on 27 January only."""
     return of_one_night(toy, "amount / (id - id)")
