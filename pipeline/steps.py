@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -108,7 +109,7 @@ def extract(env: Environment, run: Run, *, sharded: bool = False) -> None:
 def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
     job = load_job(env.project, run.job)
     with env.engine.connect() as connection:
-        versions = with_predecessor(connection, run.job, run.model_version)
+        versions = _versions(connection, run)
         beside = rollouts.challenger(connection, run)
     if beside is None:
         return _read(env, job, run, versions, folder)
@@ -119,6 +120,14 @@ def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
         # Where it is the champion's own fault, this fails too.
         warning = f"challenger cannot answer, its queries failed: {type(error).__name__}"
         return _read(env, job, run, versions, folder / "alone", warning)
+
+
+def _versions(connection: sa.Connection, run: Run) -> list[ModelVersion]:
+    """The pinned version and the champion behind it, whatever is promoted while the run is at work."""
+    record = ledger.record(connection, run.run_no)
+    planned = record["started_at"]
+    at = record["cutoff"] if record["model_policy"] == "as-of" else planned
+    return with_predecessor(connection, run.job, run.model_version, at=at, known=planned)
 
 
 def _read(
@@ -209,7 +218,7 @@ def score(env: Environment, run: Run, part: int = 0) -> None:
         job = load_job(env.project, run.job)
         with env.engine.connect() as connection:
             loaded = ledger.part_loaded(connection, run.run_no, part)
-            versions = with_predecessor(connection, run.job, run.model_version)
+            versions = _versions(connection, run)
             beside = rollouts.challenger(connection, run)
             count = ledger.record(connection, run.run_no)["parts"]
         if loaded is None:

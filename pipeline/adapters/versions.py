@@ -163,9 +163,19 @@ def champion(connection: sa.Connection, job: str) -> Promotion | None:
     return decide.in_force(promotion_history(connection, job), now(connection))
 
 
-def with_predecessor(connection: sa.Connection, job: str, number: int) -> list[ModelVersion]:
-    """A version and, where there is one, the champion that stood behind it."""
-    behind = decide.predecessor(promotion_history(connection, job), number)
+def with_predecessor(
+    connection: sa.Connection, job: str, number: int, *, at: datetime, known: datetime
+) -> list[ModelVersion]:
+    """A version and, where there is one, the champion that stood behind it.
+
+    By the promotions in force by `at` of those recorded by `known`, so that each step of a run gets the same.
+    """
+    history = [
+        row
+        for row in promotion_history(connection, job)
+        if row.effective_from <= at and row.recorded_at <= known
+    ]
+    behind = decide.predecessor(history, number)
     wanted = [number] if behind is None else [number, behind]
     return [version(connection, job, each) for each in wanted]
 
