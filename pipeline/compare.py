@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,18 +83,22 @@ class Compared:
     answers: tuple[Answered, Answered] | None = None
     left_out: str | None = None
     challenger_failed: int = 0
-    """So many rows had no score, as the challenger's features or model failed on them."""
+    """So many rows had no score, as the challenger's queries, its rows, features or model failed."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A night's snapshots, one by contender, and its labels; or why there are none."""
+    """A night's snapshots, one by contender, and its labels; or why there are none.
+
+    Where only the challenger's queries failed, the champion's snapshot stands alone.
+    """
 
     partition: Partition
     folders: tuple[Path, ...] = ()
     snapshots: tuple[Snapshot, ...] = ()
     labels: pa.Table | None = None
     left_out: str | None = None
+    challenger_failed: str | None = None
 
 
 def compared(
@@ -108,7 +112,7 @@ def compared(
     """Each night with the labels known at `as_of`; files of a night stay in `folder`.
 
     Contenders with equal extracts share one read and one judgement of its rows; others are compared on the
-    rows that both have. Raises FeatureError or ModelError where the champion fails.
+    rows that both have. A night that the champion fails on is left out: it says nothing of the challenger.
     """
     for contender in contenders:
         if contender.declared.key != job.declaration.extract.key:
@@ -131,22 +135,41 @@ def _read_nights(
 ) -> Iterator[_Read]:
     for partition in days:
         try:
-            folders, snapshots = _snapshots(env, job, contenders, partition, folder / partition.key)
+            read = _read_night(env, job, contenders, partition, folder / partition.key)
         except ExtractError as error:
-            yield _Read(partition, left_out=f"{type(error).__name__}: {error}")
+            yield _Read(partition, left_out=_told(error))
         else:
-            labels = read_labels(env, job, partition, as_of)
-            yield _Read(partition, folders, snapshots, labels)
+            yield replace(read, labels=read_labels(env, job, partition, as_of))
 
 
-def _snapshots(
+def _read_night(
     env: Environment,
     job: Job,
     contenders: tuple[Contender, Contender],
     partition: Partition,
     folder: Path,
+) -> _Read:
+    """A night without its labels; raises ExtractError where the champion's queries fail."""
+    try:
+        return _Read(partition, *_snapshots(env, job, contenders, partition, folder / "both"))
+    except ExtractError as error:
+        # Where it is the champion's own fault, this fails too.
+        alone = _snapshots(env, job, contenders[:1], partition, folder / "alone")
+        return _Read(partition, *alone, challenger_failed=_told(error))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _snapshots(
+    env: Environment,
+    job: Job,
+    contenders: Sequence[Contender],
+    partition: Partition,
+    folder: Path,
 ) -> tuple[tuple[Path, ...], tuple[Snapshot, ...]]:
-    shared = contenders[0].declared == contenders[1].declared
+    shared = contenders[0].declared == contenders[-1].declared
     groups = [contenders] if shared else [contenders[:1], contenders[1:]]
     folders, snapshots = [], []
     for number, group in enumerate(groups):
@@ -163,31 +186,39 @@ def _snapshots(
 def _answered(job: Job, suite: Suite, contenders: tuple[Contender, Contender], read: _Read) -> Compared:
     if read.labels is None:
         return Compared(read.partition, left_out=read.left_out)
+    champion, challenger = contenders
     try:
-        tables = _good_rows(job, suite, contenders, read)
+        first_rows = _good_rows(job, suite, champion, read, 0)
     except ValidationError as error:
-        return Compared(read.partition, left_out=f"ValidationError: {error}")
-    (champion_rows, challenger_rows), label = _labelled(job, tables, read.labels)
+        return Compared(read.partition, left_out=_told(error))
+    failed, second_rows = read.challenger_failed, first_rows
+    if failed is None and read.folders[0] != read.folders[1]:
+        try:
+            second_rows = _good_rows(job, suite, challenger, read, 1)
+        except ValidationError as error:
+            failed = _told(error)
+    rows, label = _labelled(job, (first_rows, second_rows), read.labels)
     if not len(label):
         return Compared(read.partition, left_out="no labelled row was known to both")
-    champion, challenger = contenders
-    first = _answer(job, champion, read.snapshots[0], champion_rows)
     try:
-        second = _answer(job, challenger, read.snapshots[1], challenger_rows)
+        first = _answer(job, champion, read.snapshots[0], rows[0])
     except (FeatureError, ModelError) as error:
-        return Compared(read.partition, left_out=f"the challenger: {error}", challenger_failed=len(label))
-    return Compared(read.partition, _night(job, read.partition, (first, second), label), (first, second))
+        return Compared(read.partition, left_out=f"the champion: {error}")
+    if failed is None:
+        try:
+            second = _answer(job, challenger, read.snapshots[1], rows[1])
+        except (FeatureError, ModelError) as error:
+            failed = str(error)
+        else:
+            return Compared(
+                read.partition, _night(job, read.partition, (first, second), label), (first, second)
+            )
+    return Compared(read.partition, left_out=f"the challenger: {failed}", challenger_failed=len(label))
 
 
-def _good_rows(
-    job: Job, suite: Suite, contenders: tuple[Contender, Contender], read: _Read
-) -> tuple[pa.Table, pa.Table]:
-    tables: dict[Path, pa.Table] = {}
-    for contender, folder, snapshot in zip(contenders, read.folders, read.snapshots, strict=True):
-        if folder not in tables:
-            _, tables[folder] = good_rows(job, contender.declared, suite, snapshot, read.partition, folder)
-    champion, challenger = (tables[folder] for folder in read.folders)
-    return champion, challenger
+def _good_rows(job: Job, suite: Suite, contender: Contender, read: _Read, number: int) -> pa.Table:
+    folder, snapshot = read.folders[number], read.snapshots[number]
+    return good_rows(job, contender.declared, suite, snapshot, read.partition, folder)[1]
 
 
 def _labelled(
@@ -240,8 +271,13 @@ def _night(job: Job, partition: Partition, answers: tuple[Answered, Answered], l
     ]
     both = [name for name in measured[0] if name in measured[1]]
     metrics = {name: Pair(measured[0][name], measured[1][name]) for name in both}
-    table = answers[0].rows
-    slices = {name: _texts(table, name) for name in outcomes.slices if name in table.column_names}
+    slices = {
+        name: _texts(answered.rows, name)
+        for name in outcomes.slices
+        # Rows of both are the same; the challenger's have what was declared since the champion was trained.
+        for answered in answers
+        if name in answered.rows.column_names
+    }
     return night(partition.day, label, scores, (lost[0], lost[1]), slices, metrics)
 
 

@@ -56,10 +56,11 @@ def judge(
 ) -> Judged:
     """Judge a version against the champion in force at `as_of`, or another one, and record the verdict.
 
-    Both answer the newest `gate.nights` nights, or those of a span, that the challenger was not trained on
-    and whose labels are mature at `as_of`, now by default. Raises UsageError where asked for what cannot be
-    compared, FatalError where there is no such night, ModelError or FeatureError where the champion fails,
-    or the challenger cannot even be loaded.
+    Both answer all nights, or those of a span, that the challenger was not trained on and whose labels are
+    mature at `as_of`, now by default. Without a span the first night stays the same however often it is
+    asked, as the bounds need it: a window that moves on begins a new sequence with each night. Raises
+    UsageError where asked for what cannot be compared, FatalError where there is no such night, ModelError or
+    FeatureError where one of them cannot even be loaded.
     """
     job, now = load_job(env.project, job_name), datetime.now(UTC)
     declared_outcomes(job, "judged by the gate")
@@ -69,13 +70,12 @@ def judge(
     pair = _pair(env, job, challenger, champion, known)
     days = _days(job, pair[1], span, known)
     settings = job.declaration.gate
-    most = len(days) if span else settings.nights
     with env.store.workspace() as folder:
         first, second = (
             Contender.of(each, folder / f"version-{each.version}", env.registry_url) for each in pair
         )
         probe.check_behaviour(second.code, settings.behaviour, challenger)
-        made = _replayed(env, job, (first, second), days, known, folder, most, on_night)
+        made = _replayed(env, job, (first, second), days, known, folder, on_night)
         evidence = _evidence(env, job, made, folder)
     return _recorded(env, job, pair, made, known, evidence)
 
@@ -145,11 +145,6 @@ class _Replay:
         if one.left_out:
             self.left_out[one.partition.key] = one.left_out
 
-    @property
-    def judged(self) -> int:
-        """Nights that say something of the challenger, be it that it fails."""
-        return len(self.nights) + len(self.failed)
-
 
 def _replayed(
     env: Environment,
@@ -158,19 +153,16 @@ def _replayed(
     days: Sequence[Partition],
     as_of: datetime,
     folder: Path,
-    most: int,
     on_night: Callable[[Partition], None],
 ) -> _Replay:
-    """So many of the days at most, the newest first; only the sample's files stay in `folder`."""
+    """The days, the newest first; only the sample's files stay in `folder`."""
     made = _Replay()
     for one in compared(env, job, contenders, days, as_of, folder):
         made.add(one)
         if one is not made.sample:
             shutil.rmtree(folder / one.partition.key)
         on_night(one.partition)
-        if made.judged == most:
-            break
-    if not made.judged:
+    if not made.nights and not made.failed:
         reasons = sorted(set(made.left_out.values()))
         raise FatalError(
             f"nights to judge {job.name} by must be such as would have been published, with labels; got none "

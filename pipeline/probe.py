@@ -13,9 +13,10 @@ import pandas as pd
 
 from pipeline.compare import Answered, Contender
 from pipeline.environment import Environment
-from pipeline.errors import FatalError, ModelError, nearest
+from pipeline.errors import FatalError, FeatureError, ModelError, nearest
 from pipeline.job import Job
 from pipeline.job_life import Behaviour
+from pipeline.lifecycle.fallback import Step
 from pipeline.lifecycle.gate import Pair, Probe
 from pipeline.monitoring.profiler import Profiler
 from pipeline.monitoring.quality import Floats
@@ -67,15 +68,28 @@ def behaviour_tests(model: Score, frame: pd.DataFrame, declared: Behaviour) -> I
     for sign, names in ((1, declared.rising), (-1, declared.falling)):
         for name in names:
             there = frame[name].notna().to_numpy()
-            step = float(frame[name].std()) or 1.0
-            moved = sign * (model(frame.assign(**{name: frame[name] + step})) - before)
+            moved = sign * (_scores(model, frame.assign(**{name: frame[name] + _step(frame[name])})) - before)
             told = f"{name} {'rising' if sign > 0 else 'falling'}"
-            yield Probe("behaviour", told, int(there.sum()), int((there & (moved < -slack)).sum()))
+            yield Probe("behaviour", told, int(there.sum()), int((there & ~(moved >= -slack)).sum()))
     other = np.random.default_rng(0).permutation(len(frame))
     for name in declared.invariant:
         swapped = frame.assign(**{name: frame[name].iloc[other].set_axis(frame.index)})
-        changed = np.abs(model(swapped) - before) > slack
-        yield Probe("behaviour", f"{name} invariant", len(frame), int(changed.sum()))
+        same = np.abs(_scores(model, swapped) - before) <= slack
+        yield Probe("behaviour", f"{name} invariant", len(frame), int((~same).sum()))
+
+
+def _step(values: pd.Series[float]) -> float:
+    """One standard deviation, or 1 where the values are alike or a single one."""
+    spread = float(values.std())
+    return spread if spread > 0 else 1.0
+
+
+def _scores(model: Score, frame: pd.DataFrame) -> Floats:
+    """What the model says, NaN where it fails: that breaks any test."""
+    try:
+        return model(frame)
+    except ModelError:
+        return np.full(len(frame), np.nan)
 
 
 def robustness_tests(model: Score, code: FeatureCode, frame: pd.DataFrame) -> Iterator[Probe]:
@@ -104,11 +118,7 @@ def _texts(frame: pd.DataFrame, text: str | None) -> pd.Series[str]:
 
 
 def _is_usable(model: Score, frame: pd.DataFrame) -> bool:
-    try:
-        model(frame)
-    except ModelError:
-        return False
-    return True
+    return not np.isnan(_scores(model, frame)).any()
 
 
 def golden_tests(
@@ -119,19 +129,18 @@ def golden_tests(
     The artifact is fetched and parsed anew, as by a process that has never seen it.
     """
     rows = answered.rows.slice(0, _GOLDEN_ROWS).combine_chunks()
-    replayed = answered.score[: rows.num_rows]
-    version = answered.contender.version
-    run = Run(0, "gate", job.name, partition, 0, version.version, "running", "validated")
-    folder.mkdir()
-    scorers = Scorers(env, job, run, answered.snapshot, [version], folder)
-    _, prepare = next(scorers.attempts())
-    threshold = job.declaration.model.threshold
-    serve = prepare(Profiler(version.extract, job.instants(partition), threshold))
     (batch,) = rows.to_batches()
-    together = serve(batch).scores
-    alone = np.concatenate([serve(batch.slice(at, 1)).scores for at in range(batch.num_rows)])
+    folder.mkdir()
     fresh = answered.contender.anew(folder)
     again = predict(fresh.model, answered.features.head(batch.num_rows), job.declaration.model.output)
+    replayed = answered.score[: batch.num_rows]
+    try:
+        serve = _serving(env, job, partition, answered, folder)
+        together = serve(batch).scores
+        alone = np.concatenate([serve(batch.slice(at, 1)).scores for at in range(batch.num_rows)])
+    except (FeatureError, ModelError) as error:
+        yield Probe("golden_rows", f"served as a night's rows: {error}", batch.num_rows, batch.num_rows)
+        return
     for name, got, expected in (
         ("one row alone and all together", alone, together),
         ("served and replayed", together, replayed),
@@ -139,6 +148,14 @@ def golden_tests(
     ):
         differ = ~np.isclose(got, expected, rtol=_SAME, atol=_SAME)
         yield Probe("golden_rows", name, batch.num_rows, int(differ.sum()))
+
+
+def _serving(env: Environment, job: Job, partition: Partition, answered: Answered, folder: Path) -> Step:
+    """What would answer a night's rows as champion; raises ModelError where a night would refuse it."""
+    version = answered.contender.version
+    run = Run(0, "gate", job.name, partition, 0, version.version, "running", "validated")
+    _, prepare = next(Scorers(env, job, run, answered.snapshot, [version], folder).attempts())
+    return prepare(Profiler(version.extract, job.instants(partition), job.declaration.model.threshold))
 
 
 def cpu_seconds(answers: tuple[Answered, Answered], output: Output) -> Pair:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -108,7 +109,7 @@ def extract(env: Environment, run: Run, *, sharded: bool = False) -> None:
 def _snapshot(env: Environment, run: Run, folder: Path) -> Snapshot:
     job = load_job(env.project, run.job)
     with env.engine.connect() as connection:
-        pinned, *behind = with_predecessor(connection, run.job, run.model_version)
+        pinned, *behind = _versions(connection, run)
         challenger = rollouts.challenger(connection, run)
     beside = [challenger.version] if challenger else []
     # Nobody's queries but the pinned version's fail a night: read with all, then without one, then alone.
@@ -127,6 +128,14 @@ def _left_out(plan: ExtractPlan, whole: ExtractPlan) -> list[str]:
     names = [name for name in whole.history if name not in plan.history]
     told = f"not read, as queries failed: {', '.join(names)}; the version that needs them cannot answer"
     return [told] if names else []
+
+
+def _versions(connection: sa.Connection, run: Run) -> list[ModelVersion]:
+    """The pinned version and the champion behind it, whatever is promoted while the run is at work."""
+    record = ledger.record(connection, run.run_no)
+    planned = record["started_at"]
+    at = record["cutoff"] if record["model_policy"] == "as-of" else planned
+    return with_predecessor(connection, run.job, run.model_version, at=at, known=planned)
 
 
 def _read(
@@ -217,7 +226,7 @@ def score(env: Environment, run: Run, part: int = 0) -> None:
         job = load_job(env.project, run.job)
         with env.engine.connect() as connection:
             loaded = ledger.part_loaded(connection, run.run_no, part)
-            versions = with_predecessor(connection, run.job, run.model_version)
+            versions = _versions(connection, run)
             beside = rollouts.challenger(connection, run)
             count = ledger.record(connection, run.run_no)["parts"]
         # First: the run is scored with its last part, and nobody comes back for a shadow that was cut off.

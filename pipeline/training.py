@@ -105,7 +105,7 @@ def _challenge(env: Environment, made: ModelVersion) -> None:
     """Let MLflow's alias name the version, unless a newer one came or it is champion by now."""
     with env.engine.connect() as connection:
         newest = versions.numbers(connection, made.job)[-1]
-        champion = decide.in_force(versions.promotion_history(connection, made.job), datetime.now(UTC))
+        champion = versions.champion(connection, made.job)
     if made.version == newest and (champion is None or champion.version != newest):
         _follow("challenger", registry_of(env).challenge, made.job, made.version)
 
@@ -193,7 +193,7 @@ def _register(
     declaration = job.declaration
     left_out = {night.partition.key: night.refused for night in nights if night.refused}
     with env.engine.connect() as connection:
-        champion = decide.in_force(versions.promotion_history(connection, job.name), datetime.now(UTC))
+        champion = versions.champion(connection, job.name)
     lineage = Lineage(
         job=job.name,
         description=declaration.description,
@@ -277,11 +277,13 @@ def promote(
 ) -> tuple[Promotion, list[str]]:
     """Make a version the champion; the promotion, and warnings.
 
-    They tell that the gate has not accepted a version that replaces another, and where MLflow did not follow.
+    They tell that the gate has not accepted a version in place of the one that it replaces, that it is not
+    champion now, as its instant is to come or another one came since, and where MLflow did not follow.
     `actor` is who asks for it, the system's user when unset.
     """
     job = load_job(env.project, job_name)
     decide.check_approver(approved_by, job.declaration.owners.approvers)
+    decide.check_reason(reason)
     with env.engine.begin() as connection:
         versions.lock(connection, job.name)
         before = versions.promotion_history(connection, job.name)
@@ -296,19 +298,33 @@ def promote(
             effective_from=effective_from or versions.now(connection),
         )
         said = verdict_book.newest(connection, job.name, promoted.judged_as)
-    unjudged = _unaccepted(job.name, promoted.judged_as, said) if before else []
-    return promotion, [*unjudged, *_mirror(env, job.name)]
+        champion = versions.champion(connection, job.name)
+    unjudged = _unaccepted(promotion, promoted.judged_as, said) if before else []
+    return promotion, [*unjudged, *_elsewhen(promotion, champion), *_mirror(env, job.name)]
 
 
-def _unaccepted(job: str, number: int, said: Recorded | None) -> list[str]:
-    """What an approver should know of a version that the gate has not accepted."""
+def _unaccepted(promotion: Promotion, number: int, said: Recorded | None) -> list[str]:
+    """What an approver should know where the gate has not accepted version `number` for the one replaced."""
     if said is None:
-        return [f"the gate was never asked about version {number}: nightshift gate {job} {number}"]
-    if said.outcome == "accept":
+        return [f"the gate was never asked about version {number}: nightshift gate {promotion.job} {number}"]
+    newest = f"the gate's newest verdict on version {number}, number {said.verdict_no},"
+    if said.outcome != "accept":
+        checks = ", ".join(one.check.replace("_", " ") for one in said.reasons if one.outcome != "accept")
+        told = "refused it" if said.outcome == "refuse" else "had not enough evidence"
+        return [f"{newest} {told}: {checks}"]
+    replaced = promotion.previous_version
+    if replaced in (None, said.champion, promotion.version):
         return []
-    checks = ", ".join(one.check.replace("_", " ") for one in said.reasons if one.outcome != "accept")
-    told = "refused it" if said.outcome == "refuse" else "had not enough evidence"
-    return [f"the gate's newest verdict on version {number}, number {said.verdict_no}, {told}: {checks}"]
+    return [f"{newest} accepted it against version {said.champion}, not against the champion, {replaced}"]
+
+
+def _elsewhen(promotion: Promotion, champion: Promotion | None) -> list[str]:
+    """What an approver should know of a promotion that is not in force now."""
+    if champion is not None and champion.version == promotion.version:
+        return []
+    now = "there is none" if champion is None else f"it is {champion.version}"
+    since = promotion.effective_from.isoformat()
+    return [f"version {promotion.version} is champion from {since} on: now {now}"]
 
 
 def rollback(
@@ -318,6 +334,7 @@ def rollback(
     job = load_job(env.project, job_name)
     if approved_by is not None:
         decide.check_approver(approved_by, job.declaration.owners.approvers)
+    decide.check_reason(reason)
     with env.engine.begin() as connection:
         versions.lock(connection, job.name)
         # Not before the lock: of two at once, the second must see what the first did.
@@ -361,7 +378,7 @@ def _record(
 def _mirror(env: Environment, job: str) -> list[str]:
     """Let MLflow's alias follow what is in force now; its failure is a warning, the table is the truth."""
     with env.engine.connect() as connection:
-        champion = decide.in_force(versions.promotion_history(connection, job), datetime.now(UTC))
+        champion = versions.champion(connection, job)
     return _follow("champion", registry_of(env).mirror, job, champion.version) if champion else []
 
 

@@ -12,7 +12,7 @@ from pipeline.dataset import mended, repair
 from pipeline.declaration import load_job
 from pipeline.environment import Environment
 from pipeline.errors import UsageError
-from pipeline.lifecycle.promote import check_approver
+from pipeline.lifecycle.promote import check_approver, check_reason
 from pipeline.partition import Partition
 
 log = structlog.get_logger()
@@ -36,11 +36,12 @@ def unpublish(
     """Take back the run that readers see of a day, for the one published before it, with a new token.
 
     Runs of the day that are at work can publish no more; a later one can. Raises UsageError when readers
-    see no run of the day, or when `approved_by` is no declared approver.
+    see no run of the day, `approved_by` is no declared approver, or the reason is blank.
     """
     job = load_job(env.project, job_name)
     if approved_by is not None:
         check_approver(approved_by, job.declaration.owners.approvers)
+    check_reason(reason)
     repair(env, job)
     with env.engine.connect() as connection:
         visible = ledger.visible_run(connection, job.name, partition)

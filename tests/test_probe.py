@@ -83,3 +83,27 @@ def test_declared_columns_must_be_features_that_can_do_so() -> None:
         FatalError, match=r"'shop' must be a number; .*'shap' must be a feature; did you mean 'shop'"
     ):
         check_behaviour(CODE, Behaviour(rising=("shop",), invariant=("shap",)), 1)
+
+
+def fails_above(limit: float) -> Any:
+    """A model that has no answer where a price is higher."""
+
+    def model(frame: pd.DataFrame) -> Any:
+        if (frame["price"] > limit).any():
+            raise ModelError("no")
+        return frame["price"].to_numpy()
+
+    return model
+
+
+def test_a_model_that_fails_on_moved_rows_breaks_the_test_and_the_others_go_on() -> None:
+    found = broken(fails_above(9.5), rising=("price",), invariant=("shop",))
+    assert found == {"price rising": (10, 10), "shop invariant": (10, 0)}
+
+
+def test_a_column_with_a_single_value_rises_too() -> None:
+    def model(frame: pd.DataFrame) -> Any:
+        return frame["price"].fillna(-1).to_numpy()
+
+    (test,) = behaviour_tests(model, FRAME.tail(1), Behaviour(rising=("price",)))
+    assert (test.rows, test.broken) == (1, 0)

@@ -55,7 +55,7 @@ def migrate(engine: sa.Engine, jobs: Iterable[Job]) -> None:
 
 
 def _refuse_older(connection: sa.Connection) -> None:
-    major, *_ = connection.dialect.server_version_info or (0,)
+    major = int(connection.exec_driver_sql("show server_version_num").scalar_one()) // 10_000
     if major < _LEAST_MAJOR:
         raise UsageError(
             f"the warehouse must be PostgreSQL {_LEAST_MAJOR} or newer; got {major}. Upgrade it, or let "

@@ -6,7 +6,7 @@ Functions take a SQLAlchemy connection; the caller owns the transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -158,9 +158,24 @@ def in_force(connection: sa.Connection, job: str, at: datetime | None = None) ->
     return found
 
 
-def with_predecessor(connection: sa.Connection, job: str, number: int) -> list[ModelVersion]:
-    """A version and, where there is one, the champion that stood behind it."""
-    behind = decide.predecessor(promotion_history(connection, job), number)
+def champion(connection: sa.Connection, job: str) -> Promotion | None:
+    """The promotion in force now, by the warehouse's clock; None where there is none."""
+    return decide.in_force(promotion_history(connection, job), now(connection))
+
+
+def with_predecessor(
+    connection: sa.Connection, job: str, number: int, *, at: datetime, known: datetime
+) -> list[ModelVersion]:
+    """A version and, where there is one, the champion that stood behind it.
+
+    By the promotions in force by `at` of those recorded by `known`, so that each step of a run gets the same.
+    """
+    history = [
+        row
+        for row in promotion_history(connection, job)
+        if row.effective_from <= at and row.recorded_at <= known
+    ]
+    behind = decide.predecessor(history, number)
     wanted = [number] if behind is None else [number, behind]
     return [version(connection, job, each) for each in wanted]
 
@@ -203,10 +218,8 @@ def now(connection: sa.Connection) -> datetime:
     return instant.astimezone(UTC)
 
 
-def alias_faults(job: str, history: Sequence[Promotion], alias: int | None) -> list[str]:
-    """Where MLflow's alias `champion` and the promotion history disagree."""
-    champion = decide.in_force(history, datetime.now(UTC))
-    expected = champion.version if champion else None
-    if alias == expected:
+def alias_faults(job: str, champion: int, alias: int | None) -> list[str]:
+    """Where MLflow's alias `champion` and the promotion history, by which it must be `champion`, disagree."""
+    if alias == champion:
         return []
-    return [f"MLflow's alias champion of {job} must be version {expected}; it is {alias}"]
+    return [f"MLflow's alias champion of {job} must be version {champion}; it is {alias}"]

@@ -121,7 +121,7 @@ def _registry_notes(env: Environment, job: Job) -> list[str]:
         return [f"the champion could not be looked at: {reason}. Run: nightshift migrate"]
     notes = []
     try:
-        notes += versions.alias_faults(job.name, history, registry_of(env).alias(job.name))
+        notes += versions.alias_faults(job.name, champion.version, registry_of(env).alias(job.name))
     except RegistryError as error:
         notes.append(f"MLflow's alias could not be looked at: {error}")
     try:

@@ -62,7 +62,7 @@ def gate(
 ) -> None:
     """Judge a challenger against the champion on nights that it has not seen; prints the verdict.
 
-    Without a range: the newest gate.nights whose labels are mature.
+    Without a range: all nights since its training whose labels are mature.
     """
     from pipeline.cli.gate import run_gate
 

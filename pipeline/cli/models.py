@@ -113,7 +113,9 @@ def run_rollback(env: Environment, job: str, approved_by: str | None, reason: st
 def _report(promotion: Promotion, warnings: list[str], *, as_json: bool) -> None:
     for warning in warnings:
         err.print(warning, markup=False)
-    shown = pairs(f"{promotion.job}: version {promotion.version} is champion", list(vars(promotion).items()))
+    since = f"{promotion.effective_from:%Y-%m-%d %H:%M %Z}"
+    title = f"{promotion.job}: version {promotion.version} is champion from {since} on"
+    shown = pairs(title, list(vars(promotion).items()))
     emit({**vars(promotion), "warnings": warnings}, as_json=as_json, shown=shown)
 
 

@@ -2,7 +2,7 @@
 
 The night is the unit of chance: a difference is the challenger's loss minus the champion's on one night, and
 its mean has bounds that hold on every night at once (see `sequence.mean_bounds`), so the gate may be asked
-each night. The rule of quality:
+each night, of nights that begin with the same one. The rule of quality:
 
 - accept where the challenger is better on average, by `gain` at least, and its true loss is shown to lie less
   than `margin` above the champion's: one that is worse by `margin` or more passes with a chance of at most
@@ -212,7 +212,7 @@ def slice_lines(evidence: Evidence, settings: Gate) -> list[SliceLine]:
 
 def _quality(evidence: Evidence, settings: Gate) -> Reason:
     if not evidence.nights:
-        return Reason("quality", "not_enough_evidence", "No night was replayed with labels.")
+        return Reason("quality", "not_enough_evidence", "No labelled night was answered by both.")
     parts = [one.whole for one in evidence.nights]
     bounds = mean_bounds(_differences(parts), settings.error, settings.nights)
     loss = whole_loss(evidence)
@@ -254,7 +254,7 @@ def _slices(evidence: Evidence, settings: Gate) -> Reason:
     lines = slice_lines(evidence, settings)
     judged = [(line, line.bounds) for line in lines if line.bounds is not None]
     if not lines:
-        return Reason("slices", "accept", "No slice is declared.")
+        return Reason("slices", "accept", "No slice is declared that the rows have.")
     if not judged:
         told = f"None of {len(lines)} slices has {settings.slice_rows:,} rows, so none was judged."
         return Reason("slices", "not_enough_evidence", told)
@@ -274,7 +274,7 @@ def _slices(evidence: Evidence, settings: Gate) -> Reason:
 
 def _calibration(evidence: Evidence, settings: Gate) -> Reason:
     if not evidence.nights:
-        return Reason("calibration", "not_enough_evidence", "No night was replayed with labels.")
+        return Reason("calibration", "not_enough_evidence", "No labelled night was answered by both.")
     gaps = np.array(
         [
             (abs(one.score.champion - one.label), abs(one.score.challenger - one.label))
@@ -287,10 +287,13 @@ def _calibration(evidence: Evidence, settings: Gate) -> Reason:
     champion, challenger = gaps.mean(axis=0)
     told = (
         f"By night, the challenger's mean score is {challenger:.4f} from the mean label, the champion's "
-        f"{champion:.4f}; it may be {settings.calibration_margin:g} further away."
+        f"{champion:.4f}; it may be {settings.calibration_margin:g} further away"
     )
-    worse = bounds.mean > settings.calibration_margin and bounds.lower > 0
-    return Reason("calibration", "refuse" if worse else "accept", told)
+    if bounds.mean <= settings.calibration_margin:
+        return Reason("calibration", "accept", f"{told}.")
+    if bounds.lower > 0:
+        return Reason("calibration", "refuse", f"{told}, and is by more.")
+    return Reason("calibration", "accept", f"{told}, and is by more, but not beyond chance.")
 
 
 def _tested(evidence: Evidence, check: str, allowed: float) -> Reason:

@@ -90,3 +90,9 @@ def check_approver(who: str, approvers: Sequence[str]) -> None:
             + nearest(who, approvers)
             + f" (owners.approvers: {', '.join(approvers)})"
         )
+
+
+def check_reason(reason: str) -> None:
+    """Raise UsageError where a change that is kept for ever has no reason."""
+    if not reason.strip():
+        raise UsageError("--reason must tell why, as it is kept for ever; got nothing")

@@ -192,11 +192,15 @@ def test_without_a_champion_at_the_cut_off_it_says_what_to_do(connection: sa.Con
 
 
 def test_behind_a_version_comes_the_champion_before_it(connection: sa.Connection) -> None:
+    def behind(number: int, at: datetime, known: datetime) -> list[ModelVersion]:
+        return versions.with_predecessor(connection, "toy", number, at=at, known=known)
+
     registered(connection, 1, 2)
-    promoted(connection, 1)
-    assert versions.with_predecessor(connection, "toy", 1) == [model_version(1)]
-    promoted(connection, 2, START + timedelta(days=1))
-    assert versions.with_predecessor(connection, "toy", 2) == [model_version(2), model_version(1)]
+    before, then = promoted(connection, 1).recorded_at, START + timedelta(days=1)
+    assert behind(1, then, before) == [model_version(1)]
+    after = promoted(connection, 2, then).recorded_at
+    assert behind(2, then, after) == [model_version(2), model_version(1)]
+    assert behind(2, START, after) == behind(2, then, before) == [model_version(2)]
 
 
 def test_a_second_change_of_a_job_waits_for_the_first(engine: sa.Engine) -> None:
@@ -218,11 +222,8 @@ def test_a_second_change_of_a_job_waits_for_the_first(engine: sa.Engine) -> None
     thread.join()
 
 
-def test_an_alias_that_differs_from_the_history_is_told(connection: sa.Connection) -> None:
-    registered(connection, 1)
-    assert versions.alias_faults("toy", [], None) == []
-    history = [promoted(connection, 1)]
-    assert versions.alias_faults("toy", history, 1) == []
-    assert versions.alias_faults("toy", history, None) == [
+def test_an_alias_that_differs_from_the_history_is_told() -> None:
+    assert versions.alias_faults("toy", 1, 1) == []
+    assert versions.alias_faults("toy", 1, None) == [
         "MLflow's alias champion of toy must be version 1; it is None"
     ]

@@ -222,7 +222,8 @@ def test_a_fault_of_the_labels_fails_and_its_owner_is_told(airflow: Airflow) -> 
 
 def test_a_challenger_that_the_gate_does_not_accept_ends_green_and_asks_nobody(airflow: Airflow) -> None:
     airflow.toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8}\ntrain: {")
-    (told,) = airflow.runs("toy__train", {"from": "2024-01-01", "to": "2024-01-05"})
+    asked = {"from": "2024-01-01", "to": "2024-01-05", "as_of": "2024-01-21T00:00:00+00:00"}
+    (told,) = airflow.runs("toy__train", asked)
     assert told["state"] == "success"
     done = {"resolve[-1]", "train[-1]", "gate[-1]"}
     assert {name for name, state in told["tasks"].items() if state == "success"} == done

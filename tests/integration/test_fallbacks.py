@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
-from support.toy import NIGHT, YESTERDAY, Toy
+from support.toy import JOB, NIGHT, YESTERDAY, Toy
 
+from pipeline import steps
 from pipeline.adapters.versions import ModelVersion
 from pipeline.errors import ModelError, ValidationError
 from pipeline.partition import Partition
+from pipeline.planning import Request, plan
 from pipeline.scoring.feature_code import feeding_queries, load_feature_code
 
 pytestmark = pytest.mark.integration
@@ -95,6 +98,27 @@ def test_a_model_that_answers_otherwise_than_when_it_was_trained_is_not_asked(to
     assert (record["status"], record["degraded"]) == ("published", True)
     assert answered_by(toy) == {"previous_model": 200}
     assert any("must answer 16 known rows as when it was trained" in each for each in record["warnings"])
+
+
+def test_a_backfill_as_of_its_day_falls_back_to_the_champion_before_that_day(toy: Toy) -> None:
+    number, model, _ = champion_of_its_own(toy)
+    toy.promote(2, datetime(2024, 2, 1, tzinfo=UTC))
+    toy.promote(number, datetime(2024, 2, 2, tzinfo=UTC))
+    model.unlink()
+    toy.night(policy="as-of")
+    assert {(row["score_source"], row["model_version"]) for row in toy.published()} == {("previous_model", 1)}
+
+
+def test_promotions_during_a_night_do_not_change_whom_it_falls_back_to(toy: Toy) -> None:
+    number, model, _ = champion_of_its_own(toy)
+    other = toy.own_features('"amount": rows["amount"],', '"amount": rows["amount"] * 0,')
+    run = plan(toy.env, Request(JOB, NIGHT))
+    steps.extract(toy.env, run)
+    toy.promote(other, datetime.now(UTC))
+    toy.promote(number, datetime.now(UTC))
+    model.unlink()
+    toy.night(run_id=run.run_id)
+    assert {(row["score_source"], row["model_version"]) for row in toy.published()} == {("previous_model", 1)}
 
 
 def test_a_model_that_raises_lets_the_previous_model_answer(toy: Toy) -> None:

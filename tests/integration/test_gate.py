@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +23,10 @@ from pipeline.adapters import verdict_book
 from pipeline.cli.main import app
 from pipeline.errors import FatalError, UsageError
 from pipeline.gate import Judged, judge
+from pipeline.lifecycle.gate import Verdict
 from pipeline.monitoring.quality import UNKNOWN
 from pipeline.partition import Partition
+from pipeline.scoring.feature_code import feeding_queries, load_feature_code
 
 if TYPE_CHECKING:
     from support.toy import Toy
@@ -30,6 +35,8 @@ pytestmark = pytest.mark.integration
 
 MATURE = datetime(2024, 2, 20, tzinfo=UTC)
 """When all of the source's nights have their labels."""
+EIGHT_NIGHTS = datetime(2024, 1, 21, tzinfo=UTC)
+"""When eight nights after the training of version 1 have theirs."""
 SHORT = (Partition.parse("2024-01-26"), Partition.parse("2024-01-28"))
 
 
@@ -60,14 +67,14 @@ def shuffled(toy: Toy) -> int:
 
 def test_a_good_challenger_is_accepted_and_the_verdict_is_kept_with_its_evidence(toy: Toy) -> None:
     toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8}\ntrain: {")
-    made = judged(toy, 1, champion=2)
+    made = judged(toy, 1, champion=2, as_of=EIGHT_NIGHTS)
     assert made.verdict.outcome == "accept"
     assert set(outcomes(made).values()) == {"accept"}
     with toy.env.engine.connect() as connection:
         kept = verdict_book.newest(connection, JOB, 1)
     assert kept is not None
     assert (kept.verdict_no, kept.outcome, kept.reasons) == (made.verdict_no, "accept", made.verdict.reasons)
-    assert (kept.nights, kept.first_day, kept.last_day) == (8, date(2024, 2, 2), date(2024, 2, 9))
+    assert (kept.nights, kept.first_day, kept.last_day) == (8, date(2024, 1, 11), date(2024, 1, 18))
     assert (kept.challenger_sha256, kept.champion_sha256) == tuple(
         toy.version(number).model_sha256 for number in (1, 2)
     )
@@ -77,7 +84,7 @@ def test_a_good_challenger_is_accepted_and_the_verdict_is_kept_with_its_evidence
 def test_a_challenger_with_shuffled_labels_is_refused_with_reasons(toy: Toy) -> None:
     toy.edit("dags/toy.yaml", "  label: sold\n", "  label: sold\n  slices: [kind]\n")
     toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 8, slice_rows: 100}\ntrain: {")
-    made = judged(toy, shuffled(toy))
+    made = judged(toy, shuffled(toy), as_of=EIGHT_NIGHTS)
     assert made.verdict.outcome == "refuse"
     assert outcomes(made) | {"calibration": "any"} == {
         "quality": "refuse", "slices": "refuse", "calibration": "any", "behaviour": "accept",
@@ -179,6 +186,99 @@ def test_a_challenger_whose_features_fail_on_real_rows_is_refused(toy: Toy) -> N
     )
 
 
+def of_one_night(toy: Toy, text: str) -> int:
+    """A version whose extract has another amount on 27 January only."""
+    other = f"case when day = date '2024-01-27' then {text} else amount end"
+    return toy.own_extract(
+        "select * from toy where day = :day",
+        f"select day, id, kind, {other} as amount, note, known_at from toy where day = :day",
+    )
+
+
+def with_history_failing_on_one_night(toy: Toy) -> int:
+    """A version of the champion's extract, whose history query divides by zero on 27 January only."""
+    history = deepcopy(dict(toy.version(1).queries["history"]))
+    old = "count(*) as toys"
+    failing = f"{old}, 1 / (:day - date '2024-01-27') as never"
+    history["kinds"]["sql"] = history["kinds"]["sql"].replace(old, failing)
+    return registered_with(toy, history=history)
+
+
+def registered_with(toy: Toy, **queries: Any) -> int:
+    """The champion under another number, with other queries."""
+    version = toy.version(1)
+    changed = replace(version, queries={**version.queries, **queries})
+    feeding = feeding_queries(changed.extract, changed.history)
+    code = load_feature_code(JOB, version.feature_source, feeding)
+    return toy.register_like(1, queries=changed.queries, feature_version=code.version)
+
+
+def test_a_night_that_the_champion_fails_on_is_left_out_and_told(toy: Toy) -> None:
+    champion = toy.own_features(
+        '"amount": rows["amount"],', '"amount": rows["amount"] / (rows["day"].astype(str) != "2024-01-27"),'
+    )
+    made = judged(toy, 2, champion=champion, span=SHORT)
+    assert [one["day"] for one in figures(toy, made)] == ["2024-01-26", "2024-01-28"]
+    assert "the champion: make_features" in Path(made.page.path).read_text(encoding="utf-8")
+
+
+def with_extract_failing_on_one_night(toy: Toy) -> int:
+    """A version whose extract divides by zero on 27 January only."""
+    return of_one_night(toy, "amount / (id - id)")
+
+
+def with_bad_rows_on_one_night(toy: Toy) -> int:
+    """A version whose extract makes rows that the suite refuses on 27 January only."""
+    return of_one_night(toy, "-1")
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        with_history_failing_on_one_night,
+        pytest.param(with_extract_failing_on_one_night, marks=pytest.mark.soak),
+        with_bad_rows_on_one_night,
+    ],
+)
+def test_a_night_that_only_the_challengers_queries_fail_on_speaks_against_it(
+    toy: Toy, register: Callable[[Toy], int]
+) -> None:
+    made = judged(toy, register(toy), span=SHORT)
+    told = {reason.check: reason.evidence for reason in made.verdict.reasons}["robustness"]
+    assert "scores of 2024-01-27 (200 of 200 rows)" in told
+    assert made.verdict.outcome == "refuse"
+    assert [one["day"] for one in figures(toy, made)] == ["2024-01-26", "2024-01-28"]
+
+
+def test_a_challenger_that_cannot_be_served_is_refused(toy: Toy) -> None:
+    known = toy.version(1).metrics["known_answers"]
+    other = {**known, "scores": [1 - score for score in known["scores"]]}
+    made = judged(
+        toy, toy.register_like(1, metrics={**toy.version(1).metrics, "known_answers": other}), span=SHORT
+    )
+    told = {reason.check: reason for reason in made.verdict.reasons}["golden_rows"]
+    assert told.outcome == "refuse"
+    assert "the model must answer 16 known rows as when it was trained" in told.evidence
+
+
+def test_a_slice_that_only_the_challengers_rows_have_is_judged(toy: Toy) -> None:
+    toy.edit("dags/toy.yaml", "  label: sold\n", "  label: sold\n  slices: [shop]\n")
+    toy.edit("dags/toy.yaml", "    note: text?\n", "    note: text?\n    shop: text\n")
+    toy.edit("expectations/toy.json", '"exact_match": true', '"exact_match": false')
+    toy.execute("alter table source.toy add shop text default 'here'")
+    extract = toy.version(1).queries["extract"]
+    newer = {**extract, "columns": {**extract["columns"], "shop": "text"}}
+    made = judged(toy, registered_with(toy, extract=newer), span=SHORT)
+    assert "None of 1 slices" in {reason.check: reason.evidence for reason in made.verdict.reasons}["slices"]
+
+
+def test_nights_begin_with_the_first_unseen_one_however_many_more_there_are_than_asked_for(toy: Toy) -> None:
+    """Bounds that hold on all nights at once hold of a sequence that grows, not of a window that moves."""
+    toy.edit("dags/toy.yaml", "train: {", "gate: {nights: 2}\ntrain: {")
+    made = judged(toy, 1, champion=2, as_of=datetime(2024, 1, 16, tzinfo=UTC))
+    assert [one["day"] for one in figures(toy, made)] == ["2024-01-11", "2024-01-12", "2024-01-13"]
+
+
 def test_features_that_depend_on_the_other_rows_break_the_golden_rows(toy: Toy) -> None:
     amount = '"amount": rows["amount"],'
     leaning = toy.own_features(amount, '"amount": rows["amount"] - rows["amount"].mean(),')
@@ -258,8 +358,22 @@ def test_whoever_promotes_what_the_gate_has_not_accepted_is_warned(toy: Toy) -> 
     (warning,) = promoted(toy, 2)
     assert "refused it: quality" in warning
     toy.edit("dags/toy.yaml", "gate: {nights: 3, gain: 0.01}", "gate: {nights: 8}")
-    judged(toy, 1, champion=2)
+    judged(toy, 1, champion=2, as_of=EIGHT_NIGHTS)
     assert promoted(toy, 1) == []
+
+
+def test_whoever_promotes_what_was_accepted_against_another_champion_is_warned(toy: Toy) -> None:
+    with toy.env.engine.begin() as connection:
+        number = verdict_book.append(
+            connection, toy.version(2), toy.version(1), Verdict("accept", ()), span=(date.min, date.max),
+            nights=8, labels_as_of=MATURE, figures={}, settings={}, actor="ana",
+        )  # fmt: skip
+    toy.promote(toy.register_like(1), datetime.now(UTC))
+    assert promoted(toy, 2) == [
+        f"the gate's newest verdict on version 2, number {number}, accepted it against version 1, not "
+        "against the champion, 3"
+    ]
+    assert promoted(toy, 2) == []
 
 
 def test_the_index_of_the_job_links_to_the_page_of_a_verdict(toy: Toy) -> None:

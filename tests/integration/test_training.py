@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from support import crash
-from support.toy import CHAMPION_SINCE, FIRST, JOB, Toy, quiet_mlflow
+from support.toy import CHAMPION_SINCE, FIRST, JOB, NIGHT, Toy, quiet_mlflow
 
 from pipeline import training
 from pipeline.adapters import models
@@ -23,6 +23,7 @@ from pipeline.errors import UsageError
 from pipeline.gate import judge
 from pipeline.partition import Partition, between
 from pipeline.replay import Replayed, replay, tree_code
+from pipeline.unpublish import unpublish
 
 pytestmark = pytest.mark.integration
 
@@ -81,7 +82,8 @@ def test_a_refit_of_what_the_gate_has_accepted_is_promoted_without_a_warning_of_
         return [warning for warning in warnings if "gate" in warning]
 
     assert warned() == ["the gate was never asked about version 1: nightshift gate toy 1"]
-    assert judge(toy.env, JOB, 1, champion=2).verdict.outcome == "accept"
+    known = datetime(2024, 1, 21, tzinfo=UTC)
+    assert judge(toy.env, JOB, 1, champion=2, as_of=known).verdict.outcome == "accept"
     assert warned() == []
 
 
@@ -205,6 +207,46 @@ def test_a_training_that_is_found_again_challenges_no_newer_version_and_not_itse
     toy.register_like(1)
     registry.challenge(JOB, 2)
     assert challenger_then() == 2
+
+
+def promoted(toy: Toy, number: int, since: datetime | None = None, reason: str = "a test") -> list[str]:
+    """The warnings of a promotion but those of the gate."""
+    with quiet_mlflow():
+        _, told = training.promote(
+            toy.env, JOB, number, approved_by="ana", reason=reason, effective_from=since
+        )
+    return [warning for warning in told if "gate" not in warning]
+
+
+def test_the_alias_follows_by_the_warehouses_clock_where_that_of_the_machine_is_slow(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr("pipeline.training.datetime", Slow)
+    assert promoted(toy, 2) == []
+    assert training.registry_of(toy.env).alias(JOB, "champion") == 2
+
+
+def test_who_promotes_what_is_not_champion_now_is_told(toy: Toy) -> None:
+    ahead = datetime(2999, 1, 1, tzinfo=UTC)
+    assert promoted(toy, 2, ahead) == ["version 2 is champion from 2999-01-01T00:00:00+00:00 on: now it is 1"]
+    behind = CHAMPION_SINCE - timedelta(days=1)
+    assert promoted(toy, 2, behind) == [f"version 2 is champion from {behind.isoformat()} on: now it is 1"]
+    assert promoted(toy, 2, LATER) == []
+
+
+def test_who_gives_no_reason_changes_nothing(toy: Toy) -> None:
+    for change in (
+        lambda: training.promote(toy.env, JOB, 2, approved_by="ana", reason=" "),
+        lambda: training.rollback(toy.env, JOB, approved_by="ana", reason=""),
+        lambda: unpublish(toy.env, JOB, NIGHT, approved_by=None, reason=" "),
+    ):
+        with pytest.raises(UsageError, match=r"--reason must tell why"):
+            change()
 
 
 def test_what_a_table_held_on_the_night_is_learned_from_although_it_was_overwritten(toy: Toy) -> None:

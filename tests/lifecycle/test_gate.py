@@ -216,6 +216,13 @@ def test_one_odd_night_does_not_spoil_the_calibration() -> None:
     odd = nights()
     odd[3] = replace(odd[3], score=Pair(0.21, 0.9))
     assert said("calibration", nights=odd) == "accept"
+    told = reason(decide(evidence(nights=odd), SETTINGS), "calibration").evidence
+    assert told.endswith("it may be 0.02 further away, and is by more, but not beyond chance.")
+
+
+def test_nights_on_which_only_the_challenger_failed_are_not_told_as_unlabelled() -> None:
+    failed = evidence(nights=[], tests=[Probe("robustness", "scores of 2024-01-01", 9, 9)])
+    assert reason(decide(failed, SETTINGS), "quality").evidence == "No labelled night was answered by both."
 
 
 def test_values_are_calibrated_in_mean_labels() -> None:
