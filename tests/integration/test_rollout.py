@@ -147,6 +147,11 @@ def broken(toy: Toy, how: str) -> int:
         return number
     if how == "sha256":
         return toy.register_like(2, model_sha256="0" * 64)
+    if how == "answers":
+        metrics: Any = toy.version(2).metrics
+        known = metrics["known_answers"]
+        moved = known | {"scores": [score / 2 for score in known["scores"]]}
+        return toy.register_like(2, metrics=metrics | {"known_answers": moved})
     if how == "predict":
         return toy.own_features('"amount": rows["amount"],', '"amount": rows["amount"] / 0,', like=2)
     queries: Any = toy.version(2).queries
@@ -157,11 +162,11 @@ def broken(toy: Toy, how: str) -> int:
 
 def faults(*often: str) -> list[Any]:
     """All ways to fail; those that are not tried `often` are for make soak."""
-    names = ("artifact", "sha256", "predict", "history")
+    names = ("artifact", "sha256", "answers", "predict", "history")
     return [name if name in often else pytest.param(name, marks=pytest.mark.soak) for name in names]
 
 
-@pytest.mark.parametrize("how", faults("artifact", "history"))
+@pytest.mark.parametrize("how", faults("artifact", "answers", "history"))
 def test_where_the_challenger_fails_the_champion_answers_its_rows_too(toy: Toy, how: str) -> None:
     toy.rollout("canary", broken(toy, how), share=0.3)
     record = toy.night()
