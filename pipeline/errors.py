@@ -13,6 +13,7 @@ NightshiftError
     │   ├── RegistryError    no such version, no champion in force, not an approver
     │   └── SealError        conservation could not be proved
     └── TransientError       connection lost, time-out: retried
+        └── TimeLimit        the database ended a statement that took too long
 """
 
 from __future__ import annotations
@@ -97,6 +98,10 @@ class InconsistentRead(ExtractError):
 
 class ValidationError(FatalError):
     """The suite refuses the snapshot, a rule could not be evaluated, or too many rows are bad."""
+
+
+class TimeLimit(TransientError):
+    """The database ended a statement that took longer than it allows."""
 
 
 class FeatureError(FatalError):

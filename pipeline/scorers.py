@@ -35,7 +35,7 @@ from pipeline.run import Run, Snapshot
 from pipeline.scoring.feature_code import FeatureCode, feeding_queries, load_feature_code
 from pipeline.scoring.featurize import features, rule_scores
 from pipeline.scoring.output import shadow_schema
-from pipeline.scoring.score import predict
+from pipeline.scoring.score import Output, predict
 from pipeline.scoring.sql_rule import sql_rule_scores
 from pipeline.shard import Unfit, numbered, predictions, shadows, write_part
 
@@ -136,6 +136,7 @@ class Scorers:
             load_model(version, self.folder, self.env.registry_url),
             self.job.declaration.model.output,
         )
+        _refuse_other_answers(version, model, code, output)
         return lambda rows: predict(model, features(code, rows, version.extract.columns, history), output)
 
     def for_bad_rows(self, profiler: Profiler) -> Step:
@@ -198,8 +199,8 @@ class Scorers:
         code, history = feature_code(version), history_frames(version, self.snapshot)
         model = load_model(version, self.folder, self.env.registry_url, baseline=step == "baseline")
         output = self.job.declaration.model.output
-        if step != "baseline" and (known := version.metrics.get("known_answers")):
-            KnownAnswers.read(known).check(model, code.schema, output)
+        if step != "baseline":
+            _refuse_other_answers(version, model, code, output)
 
         def answer(rows: pa.RecordBatch) -> Answer:
             frame = features(code, rows, version.extract.columns, history)
@@ -218,6 +219,14 @@ def _refuse_other_columns(version: ModelVersion, pinned: ModelVersion) -> None:
             f"version {version.version} must read columns that version {pinned.version} extracts; got none "
             "of " + ", ".join(f"{name} {kind}" for name, kind in wanted.items())
         )
+
+
+def _refuse_other_answers(
+    version: ModelVersion, model: BaseEstimator, code: FeatureCode, output: Output
+) -> None:
+    """Raise ModelError where a version answers its known rows otherwise than when it was trained."""
+    if known := version.metrics.get("known_answers"):
+        KnownAnswers.read(known).check(model, code.schema, output)
 
 
 def load_model(

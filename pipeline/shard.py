@@ -129,7 +129,7 @@ def shadows(
 
 
 def _answer(batch: pa.RecordBatch, is_bad: npt.NDArray[np.bool_], good: Step, bad: Step) -> Answer:
-    if not is_bad.any():
+    if batch.num_rows and not is_bad.any():
         return good(batch)
     answer = Answer.none(batch.num_rows)
     for mask, step in ((~is_bad, good), (is_bad, bad)):

@@ -11,9 +11,10 @@ from adbc_driver_manager import Error as AdbcError
 from adbc_driver_manager import OperationalError as AdbcOperationalError
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pipeline.errors import ExtractError, MissingTable, RunError, TransientError
+from pipeline.errors import ExtractError, MissingTable, RunError, TimeLimit, TransientError
 
-_TRANSIENT_STATES = ("08", "53", "57P", "57014", "40", "55P03", "25P03", "25P04", "58")
+_TRANSIENT_STATES = ("08", "53", "57P", "40", "55P03", "25P03", "25P04", "58")
+_CANCELED = "57014"
 _MISSING_STATES = ("42P01", "42703", "42501", "3F000")
 _SPEAKING_STATES = ("42", "3F000")
 """Errors about names and types: their first line holds no value. A syntax error quotes the statement."""
@@ -47,8 +48,9 @@ def _translated(error: AdbcError | DBAPIError) -> RunError:
 
 
 def _by_state(state: str, line: str) -> RunError:
-    if state.startswith(_TRANSIENT_STATES):
-        return TransientError(f"the database must answer; got SQLSTATE {state}, {_condition(state)}")
+    if state == _CANCELED or state.startswith(_TRANSIENT_STATES):
+        kind = TimeLimit if state == _CANCELED else TransientError
+        return kind(f"the database must answer; got SQLSTATE {state}, {_condition(state)}")
     if state in _MISSING_STATES:
         return _missing(line)
     told = line if state.startswith(_SPEAKING_STATES) and state != _SYNTAX_ERROR else _condition(state)

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from support.toy import JOB, NIGHT, YESTERDAY, Toy
 
-from pipeline import steps
+from pipeline import shard, steps
 from pipeline.adapters.versions import ModelVersion
 from pipeline.errors import ModelError, ValidationError
 from pipeline.partition import Partition
@@ -401,6 +401,19 @@ def test_a_model_file_that_cannot_be_parsed_lets_the_previous_model_answer(toy: 
     record = toy.night()
     assert answered_by(toy) == {"previous_model": 200}
     assert any("must be a skops file" in each for each in record["warnings"])
+
+
+def test_a_batch_of_rows_that_are_all_withheld_asks_no_model(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "BATCH_ROWS", 40)
+    toy.promote(
+        toy.own_features('kinds = history["kinds"]', 'assert len(rows)\n    kinds = history["kinds"]')
+    )
+    toy.execute("update source.toy set id = null where day = %s and id <= 50", NIGHT.day)
+    record = toy.night()
+    assert answered_by(toy) == {"champion": 150}
+    assert (record["rows_withheld"], record["degraded"]) == (50, False)
 
 
 def test_features_of_another_version_than_registered_are_not_used(toy: Toy) -> None:

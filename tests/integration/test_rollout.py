@@ -14,7 +14,7 @@ from support.wholeness import assert_whole
 
 from pipeline import rollouts, steps
 from pipeline.errors import UsageError
-from pipeline.lifecycle.rollout import in_challenger_arm
+from pipeline.lifecycle.rollout import Kind, in_challenger_arm
 from pipeline.partition import Partition
 from pipeline.planning import Request
 
@@ -147,6 +147,11 @@ def broken(toy: Toy, how: str) -> int:
         return number
     if how == "sha256":
         return toy.register_like(2, model_sha256="0" * 64)
+    if how == "answers":
+        metrics: Any = toy.version(2).metrics
+        known = metrics["known_answers"]
+        moved = known | {"scores": [score / 2 for score in known["scores"]]}
+        return toy.register_like(2, metrics=metrics | {"known_answers": moved})
     if how == "predict":
         return toy.own_features('"amount": rows["amount"],', '"amount": rows["amount"] / 0,', like=2)
     queries: Any = toy.version(2).queries
@@ -157,11 +162,11 @@ def broken(toy: Toy, how: str) -> int:
 
 def faults(*often: str) -> list[Any]:
     """All ways to fail; those that are not tried `often` are for make soak."""
-    names = ("artifact", "sha256", "predict", "history")
+    names = ("artifact", "sha256", "answers", "predict", "history")
     return [name if name in often else pytest.param(name, marks=pytest.mark.soak) for name in names]
 
 
-@pytest.mark.parametrize("how", faults("artifact", "history"))
+@pytest.mark.parametrize("how", faults("artifact", "answers", "history"))
 def test_where_the_challenger_fails_the_champion_answers_its_rows_too(toy: Toy, how: str) -> None:
     toy.rollout("canary", broken(toy, how), share=0.3)
     record = toy.night()
@@ -170,6 +175,21 @@ def test_where_the_challenger_fails_the_champion_answers_its_rows_too(toy: Toy, 
     assert any(told.startswith("challenger") for told in record["warnings"])
     assert len(in_arm(toy, "challenger")) > 0
     assert_whole(toy, NIGHT)
+
+
+@pytest.mark.parametrize("kind", ["shadow", pytest.param("canary", marks=pytest.mark.soak)])
+def test_a_challengers_query_that_meets_the_sources_time_limit_fails_no_night(toy: Toy, kind: Kind) -> None:
+    toy.execute(
+        "create function public.slow(bigint) returns bigint language plpgsql volatile as "
+        "$$ begin raise exception using errcode = 'query_canceled'; end $$"
+    )
+    queries: Any = toy.version(2).queries
+    sql = queries["history"]["kinds"]["sql"].replace("count(*) as toys", "public.slow(count(*)) as toys")
+    history = {"kinds": queries["history"]["kinds"] | {"sql": sql}}
+    toy.rollout(kind, toy.register_like(2, queries=queries | {"history": history}, feature_version="f-slow"))
+    record = toy.night()
+    assert (record["status"], record["score_sources"]) == ("published", {"champion": 200})
+    assert any("not read, as queries failed" in told for told in record["warnings"])
 
 
 def test_where_both_fail_the_declared_chain_answers(toy: Toy) -> None:
