@@ -281,13 +281,15 @@ def _calibration(evidence: Evidence, settings: Gate) -> Reason:
             for one in evidence.nights
         ]
     )
+    unit = ""
     if evidence.output == "value":
         gaps = gaps / (abs(np.mean([one.label for one in evidence.nights])) or 1.0)
+        unit = " mean labels"
     bounds = mean_bounds(gaps[:, 1] - gaps[:, 0], settings.error, settings.nights)
     champion, challenger = gaps.mean(axis=0)
     told = (
-        f"By night, the challenger's mean score is {challenger:.4f} from the mean label, the champion's "
-        f"{champion:.4f}; it may be {settings.calibration_margin:g} further away"
+        f"By night, the challenger's mean score is {challenger:.4f}{unit} from the mean label, the "
+        f"champion's {champion:.4f}{unit}; it may be {settings.calibration_margin:g} further away"
     )
     if bounds.mean <= settings.calibration_margin:
         return Reason("calibration", "accept", f"{told}.")
@@ -304,7 +306,10 @@ def _tested(evidence: Evidence, check: str, allowed: float) -> Reason:
     limit = f" by more than {allowed:.1%} of the rows" if allowed else ""
     named = ", ".join(f"{test.name} ({test.broken:,} of {test.rows:,} rows)" for test in broken)
     told = f"Tests broken{limit}: {len(broken) or 'none'} of {len(tests)}{', ' + named if broken else ''}."
-    return Reason(check, "refuse" if broken else "accept", told)
+    silent = ", ".join(test.name for test in tests if not test.rows)
+    if silent:
+        told = f"{told} No row could show: {silent}."
+    return Reason(check, "refuse" if broken else "not_enough_evidence" if silent else "accept", told)
 
 
 def _ratio(check: str, unit: str, used: Pair, most: float) -> Reason:
