@@ -111,7 +111,9 @@ def test_a_column_with_a_single_value_rises_too() -> None:
 
 def test_a_column_that_the_first_rows_share_is_still_swapped() -> None:
     """A source in the order of its shops: its first thousand rows have one and the same."""
-    ordered = pd.DataFrame({"price": np.zeros(4000), "shop": pd.Series(["a"] * 2000 + ["b"] * 2000, dtype="str")})
+    ordered = pd.DataFrame(
+        {"price": np.zeros(4000), "shop": pd.Series(["a"] * 2000 + ["b"] * 2000, dtype="str")}
+    )
     (test,) = behaviour_tests(
         lambda frame: (frame["shop"] == "a").to_numpy().astype(float), ordered, Behaviour(invariant=("shop",))
     )

@@ -296,6 +296,13 @@ def test_the_figures_keep_the_most_frequent_slices_of_each_column() -> None:
     many = nights(3, slices={("id", str(number)): (10 + number, 0.0) for number in range(60)})
     made = figures(evidence(nights=many), SETTINGS)
     assert [one["value"] for one in made["slices"]] == [str(number) for number in range(59, 9, -1)]
+    assert made["slice_values"] == {"id": 60}
+
+
+def test_the_figures_keep_a_slice_that_refuses_however_rare_it_is() -> None:
+    many = nights(slices={("id", str(number)): (100 + number, 300.0 * (number == 0)) for number in range(60)})
+    made = figures(evidence(nights=many), SETTINGS)
+    assert [one["value"] for one in made["slices"]] == [*(str(number) for number in range(59, 9, -1)), "0"]
 
 
 @pytest.mark.parametrize(

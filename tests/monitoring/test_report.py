@@ -144,6 +144,13 @@ def test_a_slice_that_refuses_though_the_champion_lost_nothing_on_it_is_not_call
     assert html.index('<td class="wrap">free</td>') < html.index('<td class="wrap">bad</td>')
 
 
+def test_a_verdict_tells_how_many_values_of_a_slice_it_does_not_show() -> None:
+    facts = built.verdict_page().verdict
+    verdict = replace(facts, figures=dict(facts.figures) | {"slice_values": {"shop": 300}})
+    text = PageReader(verdict_html(built.verdict_page(verdict=verdict), LINKS)).text
+    assert "297 more values are not shown" in text
+
+
 def test_a_verdict_without_any_night_has_a_page() -> None:
     text = PageReader(verdict_html(built.verdict_page(1, **no_night()), LINKS)).text
     assert "No night was answered by both" in text

@@ -127,11 +127,13 @@ def slices(verdict: VerdictFacts) -> list[SliceTable]:
     for one in verdict.figures["slices"]:
         found.setdefault(one["column"], []).append(one)
     margin = verdict.settings["slice_margin"]
+    values = verdict.figures.get("slice_values", {})  # older verdicts do not tell how many there were
     tables = []
     for column, lines in found.items():
         axis = _axis(lines, margin)
         rows = sorted((_slice_row(one, axis, margin) for one in lines), key=_rank)
-        tables.append(SliceTable(column, tuple(rows[:_SHOWN_SLICES]), max(len(rows) - _SHOWN_SLICES, 0)))
+        shown = tuple(rows[:_SHOWN_SLICES])
+        tables.append(SliceTable(column, shown, values.get(column, len(rows)) - len(shown)))
     return tables
 
 
