@@ -377,9 +377,10 @@ def _record(
 
 def _mirror(env: Environment, job: str) -> list[str]:
     """Let MLflow's alias follow what is in force now; its failure is a warning, the table is the truth."""
-    with env.engine.connect() as connection:
+    with env.engine.begin() as connection:
+        versions.lock(connection, job)  # of two promotions at once, the later one is told to MLflow last
         champion = versions.champion(connection, job)
-    return _follow("champion", registry_of(env).mirror, job, champion.version) if champion else []
+        return _follow("champion", registry_of(env).mirror, job, champion.version) if champion else []
 
 
 def _follow(alias: str, mirror: Callable[[str, int], None], job: str, version: int) -> list[str]:

@@ -17,10 +17,11 @@ nights would nearly never show it, and the price of a false acceptance is bounde
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import groupby, islice
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ Slice = tuple[str, str]
 
 
 _KEPT_SLICES = 50
-"""Of a column, so many of its most frequent values stand in the figures; all of them are judged."""
+"""Of a column, so many of its most frequent values stand in the figures, and those that refuse."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def _slices(evidence: Evidence, settings: Gate) -> Reason:
     worse = [
         f"{line.column} {line.value} ({_signed(bounds.mean, abs(line.loss.champion))}, {line.rows:,} rows)"
         for line, bounds in judged
-        if bounds.lower > 0 and bounds.mean > settings.slice_margin * abs(line.loss.champion)
+        if _is_worse(line, settings)
     ]
     few = len(lines) - len(judged)
     unjudged = f"; with fewer than {settings.slice_rows:,} rows and not judged: {few}" if few else ""
@@ -270,6 +271,12 @@ def _slices(evidence: Evidence, settings: Gate) -> Reason:
         f"{len(judged)}{''.join(f', {one}' for one in worse)}{unjudged}."
     )
     return Reason("slices", "refuse" if worse else "accept", told)
+
+
+def _is_worse(line: SliceLine, settings: Gate) -> bool:
+    """Whether it alone refuses the challenger."""
+    bounds, size = line.bounds, abs(line.loss.champion)
+    return bounds is not None and bounds.lower > 0 and bounds.mean > settings.slice_margin * size
 
 
 def _calibration(evidence: Evidence, settings: Gate) -> Reason:
@@ -281,13 +288,16 @@ def _calibration(evidence: Evidence, settings: Gate) -> Reason:
             for one in evidence.nights
         ]
     )
+    unit = ""
     if evidence.output == "value":
         gaps = gaps / (abs(np.mean([one.label for one in evidence.nights])) or 1.0)
+        unit = " mean labels"
     bounds = mean_bounds(gaps[:, 1] - gaps[:, 0], settings.error, settings.nights)
     champion, challenger = gaps.mean(axis=0)
     told = (
-        f"By night, the challenger's mean score is {challenger:.4f} from the mean label, the champion's "
-        f"{champion:.4f}; it may be {settings.calibration_margin:g} further away"
+        f"By night, the challenger's mean score is {challenger:.4f}{unit} from the mean label, the "
+        f"By night, the challenger's mean score is {challenger:.4f}{unit} from the mean label, the "
+        f"champion's {champion:.4f}{unit}; it may be {settings.calibration_margin:g} further away"
     )
     if bounds.mean <= settings.calibration_margin:
         return Reason("calibration", "accept", f"{told}.")
@@ -304,7 +314,10 @@ def _tested(evidence: Evidence, check: str, allowed: float) -> Reason:
     limit = f" by more than {allowed:.1%} of the rows" if allowed else ""
     named = ", ".join(f"{test.name} ({test.broken:,} of {test.rows:,} rows)" for test in broken)
     told = f"Tests broken{limit}: {len(broken) or 'none'} of {len(tests)}{', ' + named if broken else ''}."
-    return Reason(check, "refuse" if broken else "accept", told)
+    silent = ", ".join(test.name for test in tests if not test.rows)
+    if silent:
+        told = f"{told} No row could show: {silent}."
+    return Reason(check, "refuse" if broken else "not_enough_evidence" if silent else "accept", told)
 
 
 def _ratio(check: str, unit: str, used: Pair, most: float) -> Reason:
@@ -352,7 +365,7 @@ def _between(bounds: Bounds, size: float, error: float) -> str:
 
 def figures(evidence: Evidence, settings: Gate) -> dict[str, Any]:
     """The evidence as JSON holds it: what a page needs; bounds that say nothing are null."""
-    after = running_bounds(evidence, settings)
+    after, lines = running_bounds(evidence, settings), slice_lines(evidence, settings)
     return {
         "loss": evidence.loss,
         "output": evidence.output,
@@ -376,17 +389,20 @@ def figures(evidence: Evidence, settings: Gate) -> dict[str, Any]:
                 "loss": vars(line.loss),
                 "bounds": None if line.bounds is None else _bounds_json(line.bounds),
             }
-            for line in _most_frequent(slice_lines(evidence, settings))
+            for line in _kept_slices(lines, settings)
         ],
+        "slice_values": Counter(line.column for line in lines),
         "tests": [vars(test) for test in evidence.tests],
         "cpu_seconds": vars(evidence.cpu_seconds),
         "memory_mb": vars(evidence.memory_mb),
     }
 
 
-def _most_frequent(lines: Sequence[SliceLine]) -> Iterator[SliceLine]:
+def _kept_slices(lines: Sequence[SliceLine], settings: Gate) -> Iterator[SliceLine]:
     for _, of_column in groupby(lines, key=attrgetter("column")):
-        yield from islice(of_column, _KEPT_SLICES)
+        for place, line in enumerate(of_column):
+            if place < _KEPT_SLICES or _is_worse(line, settings):
+                yield line
 
 
 def _bounds_json(bounds: Bounds) -> dict[str, float | None]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -304,3 +306,29 @@ def replayed(toy: Toy, as_of: datetime = CHAMPION_SINCE) -> Replayed:
     job = toy.job()
     (night,) = replay(toy.env, job, tree_code(toy.env, job), [SCORED], as_of)
     return night
+
+
+def test_of_two_promotions_at_once_the_alias_names_the_later(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier one has read who is champion, and is slow to tell MLflow."""
+    follow, reached, go_on = training._follow, threading.Event(), threading.Event()
+
+    def slow(alias: str, mirror: Callable[[str, int], None], job: str, version: int) -> list[str]:
+        if version == 2:
+            reached.set()
+            go_on.wait(2)
+        return follow(alias, mirror, job, version)
+
+    def promote(version: int) -> None:
+        training.promote(toy.env, JOB, version, approved_by="ana", reason="a test")
+
+    monkeypatch.setattr(training, "_follow", slow)
+    with quiet_mlflow(), ThreadPoolExecutor(2) as pool:
+        earlier = pool.submit(promote, 2)
+        assert reached.wait(30)
+        later = pool.submit(promote, 1)
+        later.add_done_callback(lambda _: go_on.set())
+        earlier.result()
+        later.result()
+    assert training.registry_of(toy.env).alias(JOB) == 1

@@ -234,6 +234,12 @@ def test_values_are_calibrated_in_mean_labels() -> None:
     assert said("calibration", nights=off) == "refuse"
 
 
+def test_the_evidence_of_values_tells_its_unit() -> None:
+    off = [replace(one, label=200.0, score=Pair(201.0, 203.0)) for one in nights()]
+    told = reason(decide(evidence(nights=off, output="value"), SETTINGS), "calibration").evidence
+    assert "mean score is 0.0150 mean labels from the mean label, the champion's 0.0050 mean labels" in told
+
+
 @pytest.mark.parametrize("check", ["behaviour", "robustness", "golden_rows"])
 def test_a_broken_test_refuses_and_is_named(check: Any) -> None:
     tests = [Probe(check, "good", 100, 0), Probe(check, "bad one", 100, 1)]
@@ -247,6 +253,13 @@ def test_declared_behaviour_may_be_broken_by_the_allowed_share_and_nothing_else_
     assert said("behaviour", allowing, tests=[Probe("behaviour", "x rising", 100, 1)]) == "accept"
     assert said("behaviour", allowing, tests=[Probe("behaviour", "x rising", 100, 2)]) == "refuse"
     assert said("golden_rows", allowing, tests=[Probe("golden_rows", "x", 100, 1)]) == "refuse"
+
+
+def test_a_test_that_no_row_could_show_is_no_test_passed() -> None:
+    tests = [Probe("behaviour", "x rising", 100, 0), Probe("behaviour", "y falling", 0, 0)]
+    found = reason(decide(evidence(tests=tests), SETTINGS), "behaviour")
+    assert found.outcome == "not_enough_evidence"
+    assert found.evidence.endswith("No row could show: y falling.")
 
 
 @pytest.mark.parametrize(("check", "name"), [("latency", "cpu_seconds"), ("memory", "memory_mb")])
@@ -283,6 +296,13 @@ def test_the_figures_keep_the_most_frequent_slices_of_each_column() -> None:
     many = nights(3, slices={("id", str(number)): (10 + number, 0.0) for number in range(60)})
     made = figures(evidence(nights=many), SETTINGS)
     assert [one["value"] for one in made["slices"]] == [str(number) for number in range(59, 9, -1)]
+    assert made["slice_values"] == {"id": 60}
+
+
+def test_the_figures_keep_a_slice_that_refuses_however_rare_it_is() -> None:
+    many = nights(slices={("id", str(number)): (100 + number, 300.0 * (number == 0)) for number in range(60)})
+    made = figures(evidence(nights=many), SETTINGS)
+    assert [one["value"] for one in made["slices"]] == [*(str(number) for number in range(59, 9, -1)), "0"]
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,24 @@ def test_the_worst_slices_stand_first_and_are_marked() -> None:
     assert html.count('class="worse"') == 1
 
 
+def test_a_slice_that_refuses_though_the_champion_lost_nothing_on_it_is_not_called_unjudged() -> None:
+    facts = built.verdict_page().verdict
+    bounds = {"mean": 5.0, "lower": 4.0, "upper": 6.0}
+    free = {"column": "shop", "value": "free", "rows": 9000, "loss": {"champion": 0.0, "challenger": 5.0}}
+    found = [*facts.figures["slices"], free | {"bounds": bounds}]
+    verdict = replace(facts, figures=dict(facts.figures) | {"slices": found})
+    html = verdict_html(built.verdict_page(verdict=verdict), LINKS)
+    assert "worse, of a loss of 0 9,000" in PageReader(html).text
+    assert html.index('<td class="wrap">free</td>') < html.index('<td class="wrap">bad</td>')
+
+
+def test_a_verdict_tells_how_many_values_of_a_slice_it_does_not_show() -> None:
+    facts = built.verdict_page().verdict
+    verdict = replace(facts, figures=dict(facts.figures) | {"slice_values": {"shop": 300}})
+    text = PageReader(verdict_html(built.verdict_page(verdict=verdict), LINKS)).text
+    assert "297 more values are not shown" in text
+
+
 def test_a_verdict_without_any_night_has_a_page() -> None:
     text = PageReader(verdict_html(built.verdict_page(1, **no_night()), LINKS)).text
     assert "No night was answered by both" in text

@@ -45,13 +45,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One slice, judged or too small to be; `low` and `high` bound its relative change."""
+    """One slice, judged or too small to be; `low` and `high` bound its relative change.
+
+    It is not drawn where it has none, as the champion lost nothing on it.
+    """
 
     name: str
     rows: int
     loss: Both
     low: float | None
     high: float | None
+    judged: bool
+    worse: bool
     drawn: Interval | None
 
 
@@ -122,11 +127,13 @@ def slices(verdict: VerdictFacts) -> list[SliceTable]:
     for one in verdict.figures["slices"]:
         found.setdefault(one["column"], []).append(one)
     margin = verdict.settings["slice_margin"]
+    values = verdict.figures.get("slice_values", {})  # older verdicts do not tell how many there were
     tables = []
     for column, lines in found.items():
         axis = _axis(lines, margin)
         rows = sorted((_slice_row(one, axis, margin) for one in lines), key=_rank)
-        tables.append(SliceTable(column, tuple(rows[:_SHOWN_SLICES]), max(len(rows) - _SHOWN_SLICES, 0)))
+        shown = tuple(rows[:_SHOWN_SLICES])
+        tables.append(SliceTable(column, shown, values.get(column, len(rows)) - len(shown)))
     return tables
 
 
@@ -143,12 +150,15 @@ def metrics(verdict: VerdictFacts) -> list[Both]:
 
 
 def _rank(row: SliceRow) -> tuple[bool, bool, float]:
-    return row.drawn is None, not (row.drawn and row.drawn.worse), -row.rows
+    return not row.judged, not row.worse, -row.rows
 
 
 def _slice_row(one: Mapping[str, Any], axis: Scale, margin: float) -> SliceRow:
     loss = Both(one["value"], one["loss"]["champion"], one["loss"]["challenger"])
     low, high = _relative(one["bounds"], loss.champion) if one["bounds"] else (None, None)
+    lower = one["bounds"]["lower"] if one["bounds"] else None
+    beyond = loss.challenger - loss.champion > margin * abs(loss.champion)
+    worse = lower is not None and lower > 0 and beyond
     drawn = None
     if one["bounds"] and loss.change is not None:
         drawn = Interval(
@@ -157,9 +167,9 @@ def _slice_row(one: Mapping[str, Any], axis: Scale, margin: float) -> SliceRow:
             high=None if high is None else axis(_within(high, axis)),
             zero=axis(0.0),
             limit=axis(margin),
-            worse=low is not None and low > 0 and loss.change > margin,
+            worse=worse,
         )
-    return SliceRow(one["value"], one["rows"], loss, low, high, drawn)
+    return SliceRow(one["value"], one["rows"], loss, low, high, one["bounds"] is not None, worse, drawn)
 
 
 def _axis(lines: Sequence[Mapping[str, Any]], margin: float) -> Scale:
