@@ -279,7 +279,8 @@ def promote(
 
     They tell that the gate has not accepted a version in place of the one that it replaces, that it is not
     champion now, as its instant is to come or another one came since, and where MLflow did not follow.
-    `actor` is who asks for it, the system's user when unset.
+    `actor` is who asks for it, the system's user when unset; one that is given names one request: tried
+    again, its promotion stands.
     """
     job = load_job(env.project, job_name)
     decide.check_approver(approved_by, job.declaration.owners.approvers)
@@ -288,7 +289,8 @@ def promote(
         versions.lock(connection, job.name)
         before = versions.promotion_history(connection, job.name)
         promoted = versions.version(connection, job.name, number)
-        promotion = _record(
+        made = next((row for row in before if row.actor == actor and row.version == number), None)
+        promotion = made or _record(
             connection,
             promoted,
             kind="promote",

@@ -127,6 +127,22 @@ def test_promotions_at_once_have_one_order(toy: Toy) -> None:
     assert instants == sorted(set(instants))
 
 
+def test_a_promotion_that_is_tried_again_stands_and_revives_nothing_that_was_rolled_back(toy: Toy) -> None:
+    def approved() -> tuple[Promotion, list[str]]:
+        return training.promote(
+            toy.env, JOB, 2, approved_by="ana", reason="a test", actor="admin, manual__2024-02-01"
+        )
+
+    with quiet_mlflow():
+        first, _ = approved()
+        assert approved()[0] == first
+        training.rollback(toy.env, JOB, approved_by="ana", reason="a test")
+        again, warnings = approved()
+    assert again == first
+    assert warnings[-1].endswith("now it is 1")
+    assert [row.version for row in history(toy)] == [1, 2, 1]
+
+
 def test_a_roll_back_that_waited_undoes_what_it_waited_for(toy: Toy) -> None:
     asked = Event()
 

@@ -80,7 +80,7 @@ def test_a_refit_of_what_the_gate_has_accepted_is_promoted_without_a_warning_of_
 
     def warned() -> list[str]:
         with quiet_mlflow():
-            _, warnings = training.promote(toy.env, JOB, refit, approved_by="ana", reason="a test", actor="x")
+            _, warnings = training.promote(toy.env, JOB, refit, approved_by="ana", reason="a test")
         return [warning for warning in warnings if "gate" in warning]
 
     assert warned() == ["the gate was never asked about version 1: nightshift gate toy 1"]
