@@ -95,14 +95,16 @@ def asked_training(
     if (first is None) is not (last is None):
         raise UsageError(f"a training must name its first and its last night, or none; got {first or last}")
     run_type = str(getattr(dag_run.run_type, "value", dag_run.run_type))
-    trigger = events[0]["kind"] if events else {"scheduled": "schedule"}.get(run_type, "manual")
+    # An event that a person has made in Airflow tells nothing of a trigger.
+    fired = [event for event in events if "kind" in event]
+    trigger = fired[0]["kind"] if fired else {"scheduled": "schedule"}.get(run_type, "manual")
     return AskedTraining(
         first=first,
         last=last,
         as_of=params.get("as_of") or now.isoformat(),
         seed=params.get("seed"),
         trigger=trigger,
-        evidence="; ".join(event["evidence"] for event in events) or None,
+        evidence="; ".join(event["evidence"] for event in fired) or None,
         key=f"{dag_run.run_id} {dag_run.clear_number or 0}",
     )
 

@@ -101,9 +101,13 @@ def outcome_faults(outcomes: Outcomes | None, extract: Extract | None, model: Mo
 
 
 def train_faults(train: Train, model: Model | None, outcomes: Outcomes | None) -> Faults:
-    """Only probabilities are calibrated, and labels come from the outcomes."""
+    """Only probabilities are calibrated, nights are left to learn from, and the outcomes bring labels."""
     if model and model.output == "value" and train.calibrate is not None:
         yield ("train", "calibrate"), f"must be left out where model.output is value; got {train.calibrate}"
+    held = train.holdout_nights if train.calibrate is None else 2 * train.holdout_nights
+    if train.nights is not None and train.nights <= held:
+        what = "holdout_nights" if train.calibrate is None else "twice holdout_nights, to calibrate on"
+        yield ("train", "nights"), f"must be more than {what}: {held}; got {train.nights}"
     if train.schedule is not None and outcomes is None:
         yield ("train", "schedule"), "must be left out without outcomes: these bring the labels"
 

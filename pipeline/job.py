@@ -203,6 +203,8 @@ class Requests(Part):
 class Retention(Part):
     """For how many days after their end runs that readers do not see are kept; for ever where it is not said.
 
+    A run that readers saw has ended when they ceased to.
+
     Scoring requests alone have an end by default: they are messages, and may hold inputs as others sent them.
 
     What readers see, what `nightshift unpublish` would restore, what is not judged yet and what is at work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -78,7 +79,9 @@ def replay(
     suite = load_suite(suite_file(env.project, job.name))
     with env.store.workspace() as folder:
         for read in ahead(_read_nights(env, job, days, as_of, folder), depth=2):
-            yield _learn(job, code, suite, read)
+            learned = _learn(job, code, suite, read)
+            shutil.rmtree(read.folder)  # a year of nights would fill the disk
+            yield learned
 
 
 def _read_nights(

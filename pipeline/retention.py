@@ -59,7 +59,7 @@ def prune(env: Environment, job: Job, *, dry_run: bool = False) -> list[Pruned]:
                     log.info("kept, it is needed now", run_id=run.run_id)
                     continue
         done.append(_pruned(env, run, part, dry_run=dry_run))
-    return done
+    return [each for each in done if each is not None]
 
 
 def prune_requests(env: Environment, job: Job, *, dry_run: bool = False) -> int:
@@ -90,13 +90,18 @@ def _under_evaluation(connection: sa.Connection, job: Job, now: datetime) -> dic
     return found
 
 
-def _pruned(env: Environment, run: Run, part: Part, *, dry_run: bool) -> Pruned:
+def _pruned(env: Environment, run: Run, part: Part, *, dry_run: bool) -> Pruned | None:
+    """Remove files; None where a run is at work again, which needs its snapshot."""
     places = [env.store.run_folder(run)] if part == "run" else run_files.between_stages(env.store, run)
     size = sum(env.store.size(place) for place in places)
     if not dry_run:
-        for place in places:
-            env.store.remove(place)
         with env.engine.begin() as connection:
+            # Held until its files are gone, so that nobody takes the run up meanwhile.
+            if part == "snapshot" and not stored.hold_ended(connection, run):
+                log.info("kept, it is needed now", run_id=run.run_id)
+                return None
+            for place in places:
+                env.store.remove(place)
             if part == "run":
                 stored.files_pruned(connection, run, size)
             else:

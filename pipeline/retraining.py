@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -90,9 +91,9 @@ def _facts(
     version = versions.version(connection, job.name, champion.version)
     far = declared.far_from_training
     since = champion.effective_from.astimezone(job.timezone).date()
-    # Rows of one day come with the run that was acted upon first.
-    of_day = {row["day"]: row for row in reversed(outcomes.realised(connection, job.name, *EVER))}
-    nights = [of_day[day] for day in sorted(of_day)]
+    # A bad challenger's arm costs, and is no cost of the champion.
+    own = _by_day(outcomes.realised(connection, job.name, *EVER, of_champion=True))
+    nights = _by_day(outcomes.realised(connection, job.name, *EVER))
     return Facts(
         day=now.astimezone(job.timezone).date(),
         trained_to=version.trained_to,
@@ -101,11 +102,19 @@ def _facts(
         concept=triggers.episodes(connection, job.name, "concept", since),
         costs=[
             row["metrics"]["cost_per_1000"]
-            for row in nights
-            if row["model_version"] == champion.version and "cost_per_1000" in row["metrics"]
+            for row in own
+            if row["day"] >= since
+            and row["model_version"] == champion.version
+            and "cost_per_1000" in row["metrics"]
         ],
         new_labels=sum(row["labelled"] for row in nights if row["day"] > version.trained_to),
     )
+
+
+def _by_day(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One run a day, in order: of one day, the run that was acted upon comes first."""
+    of_day = {row["day"]: row for row in reversed(rows)}
+    return [of_day[day] for day in sorted(of_day)]
 
 
 def _distances(connection: sa.Connection, version: ModelVersion, nights: int) -> list[Distance]:

@@ -6,6 +6,7 @@ columns as JSON, by the champion through the features that a night makes. What c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,39 +56,42 @@ def declared(job: Job) -> Requests:
 def answer_requests(env: Environment, job: Job) -> Answered:
     """Answer what is queued now. Another process at the same time answers other requests.
 
-    Raises ModelError where the champion cannot be loaded, or what its history queries raise: the requests
-    stay queued until they expire.
+    Raises RegistryError or ModelError where there is no champion or it cannot be loaded, ExtractError or
+    TransientError where its history cannot be read: requests stay queued until they expire.
     """
     limits = declared(job)
     with env.engine.begin() as connection:
         expired = queue.expire(connection, job, limits.expire_after_hours)
         failed = queue.refuse_bad_keys(connection, job) + queue.give_up(connection, job)
+        last = queue.last_queued(connection, job)
     with env.engine.begin() as connection:
         answered = queue.answer_published(connection, job)
-    replies = [reply for batch in _asked(env, job) for reply in batch]
+    replies = [reply for batch in _asked(env, job, last) for reply in batch]
     refused = sum(reply.error is not None for reply in replies)
     done = Answered(answered + len(replies) - refused, failed + refused, expired)
     log.info("requests", job=job.name, **vars(done))
     return done
 
 
-def _asked(env: Environment, job: Job) -> Iterator[list[Reply]]:
-    """Requests with a payload, batch after batch; each batch is answered in one transaction."""
+def _asked(env: Environment, job: Job, last: int) -> Iterator[list[Reply]]:
+    """Requests with a payload up to the `last`, batch after batch."""
     while True:
         with env.engine.begin() as connection:
-            numbers = queue.attempt(connection, job)
+            numbers = queue.attempt(connection, job, last)
         if not numbers:
             return
         try:
-            yield _replied(env, job, numbers)
+            replies = _answered(env, job, numbers)
         except NightshiftError:
-            # Nothing of the requests ended this: it was no attempt at them.
+            # What a request is at fault for is its reply; what ends all of them is no attempt at any.
             with env.engine.begin() as connection:
-                queue.give_back(connection, numbers)
+                queue.take_back(connection, numbers)
             raise
+        yield replies
 
 
-def _replied(env: Environment, job: Job, numbers: Sequence[int]) -> list[Reply]:
+def _answered(env: Environment, job: Job, numbers: Sequence[int]) -> list[Reply]:
+    """One batch, in one transaction."""
     with env.engine.begin() as connection:
         asked = queue.lock_asked(connection, numbers)
         champion = versions.in_force(connection, job.name)
@@ -119,9 +123,14 @@ def typed_row(request: Asked, columns: Mapping[str, ColumnType], partition: Part
 
     Raises ChangedColumn when a column is missing, unknown, null where it may not be, or of another type.
     """
-    if not (isinstance(request.payload, dict) and isinstance(request.key, dict)):
+    try:
+        key, payload = json.loads(request.key), json.loads(request.payload)
+    except (RecursionError, ValueError) as error:
+        # PostgreSQL takes numbers of more digits, and deeper nesting, than Python does.
+        raise ChangedColumn(f"key and payload must be JSON to read; got {type(error).__name__}") from None
+    if not (isinstance(payload, dict) and isinstance(key, dict)):
         raise ChangedColumn("key and payload must be objects; one is not")
-    given = {**request.payload, **request.key, COLUMN: partition.day}
+    given = {**payload, **key, COLUMN: partition.day}
     if unknown := sorted(set(given) - set(columns)):
         raise ChangedColumn(
             f"the payload must hold columns of the extract alone; got {', '.join(unknown)[:200]}"

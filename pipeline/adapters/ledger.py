@@ -213,13 +213,15 @@ def with_snapshot(connection: sa.Connection, job: str, first: Partition, last: P
     """The runs of these days that have sealed a snapshot, the best to learn from first.
 
     Those that read their day in time go before those that read an overwritten source later, those that
-    were published before others, the newest before older ones.
+    were published and not taken back before others, the newest before older ones.
     """
     statement = (
         sa.select(runs)
         .where(runs.c.job == job, runs.c.day.between(first.day, last.day))
         .where(runs.c.snapshot_fingerprint.is_not(None))
-        .order_by(runs.c.day, runs.c.as_of.desc(), (runs.c.stage == "published").desc(), runs.c.run_no.desc())
+        .order_by(
+            runs.c.day, runs.c.as_of.desc(), (runs.c.status == "published").desc(), runs.c.run_no.desc()
+        )
     )
     return [cast(Record, row) for row in connection.execute(statement).mappings()]
 

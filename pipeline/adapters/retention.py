@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pipeline.adapters import publishing, rollouts
 from pipeline.adapters.job_tables import rows_table, shadow_table
 from pipeline.adapters.ledger import Record
-from pipeline.adapters.tables import SCHEMA, pointer, quarantine, runs
+from pipeline.adapters.tables import SCHEMA, pointer, publications, quarantine, runs
 from pipeline.adapters.warehouse import quoted
 from pipeline.lifecycle.retention import Candidate
 from pipeline.run import Run
@@ -18,7 +18,9 @@ from pipeline.run import Run
 
 def candidates(connection: sa.Connection, job: str) -> list[Candidate]:
     """The job's runs that are not pruned, in the order of their planning."""
-    ended = sa.func.coalesce(runs.c.finished_at, runs.c.started_at)
+    shown = sa.select(sa.func.max(publications.c.superseded_at)).where(publications.c.run_no == runs.c.run_no)
+    # What readers saw until now has ended now, whenever it was made.
+    ended = sa.func.greatest(sa.func.coalesce(runs.c.finished_at, runs.c.started_at), shown.scalar_subquery())
     statement = (
         sa.select(runs.c.run_no, runs.c.status, ended, runs.c.snapshot_uri.is_not(None))
         .where(runs.c.job == job, runs.c.pruned_at.is_(None))
@@ -90,6 +92,12 @@ def mark_pruned(connection: sa.Connection, run: Run) -> bool:
 def files_pruned(connection: sa.Connection, run: Run, size: int) -> None:
     """Record that the last of a pruned run's files is removed."""
     connection.execute(sa.update(runs).filter_by(run_no=run.run_no).values(pruned_bytes=size))
+
+
+def hold_ended(connection: sa.Connection, run: Run) -> bool:
+    """Keep anybody from taking the run up until the transaction ends; False where it is at work again."""
+    ended = sa.select(runs.c.run_no).filter_by(run_no=run.run_no).where(runs.c.status != "running")
+    return connection.execute(ended.with_for_update()).first() is not None
 
 
 def snapshot_pruned(connection: sa.Connection, run: Run) -> None:

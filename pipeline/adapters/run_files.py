@@ -99,7 +99,10 @@ def sealed_snapshot(store: Store, run: Run, cache: Path) -> Snapshot:
     """The run's sealed snapshot; raises FatalError when it is gone."""
     snapshot = load_snapshot(store, run, cache)
     if snapshot is None:
-        raise FatalError(f"the snapshot of run {run.run_id} must be sealed; it is gone from the store")
+        raise FatalError(
+            f"the snapshot of run {run.run_id} must be sealed; it is gone from the store. Score the day "
+            f"under a new run: nightshift score {run.job} --day {run.partition}"
+        )
     return snapshot
 
 

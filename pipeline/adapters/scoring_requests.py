@@ -29,11 +29,11 @@ _QUEUED = scoring_requests.c.status == "queued"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request with a payload: the job's key columns and the row's other columns, as JSON has them."""
+    """One request with a payload: the job's key columns and the row's other columns, each a text of JSON."""
 
     request_no: int
-    key: Any
-    payload: Any
+    key: str
+    payload: str
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Reply:
 
 
 def expire(connection: sa.Connection, job: Job, hours: int) -> int:
-    """End the requests that waited longer than they, or the declaration, allow; how many."""
+    """End the requests that waited longer than they, or the declaration, allow, and tell when; how many."""
     ends = sa.func.coalesce(
         scoring_requests.c.expires_at,
         scoring_requests.c.requested_at + sa.func.make_interval(0, 0, 0, 0, hours),
     )
-    return _end(connection, job, ends <= sa.func.now(), {"status": "expired"})
+    return _end(connection, job, ends <= sa.func.now(), {"status": "expired", "expires_at": ends})
 
 
 def refuse_bad_keys(connection: sa.Connection, job: Job) -> int:
@@ -132,14 +132,21 @@ def answer_published(connection: sa.Connection, job: Job) -> int:
     return int(connection.execute(statement, values).rowcount)
 
 
-def attempt(connection: sa.Connection, job: Job) -> list[int]:
-    """Count an attempt at the first requests with a payload; their numbers, in order.
+def last_queued(connection: sa.Connection, job: Job) -> int:
+    """The number of the request that was asked last; 0 where none is queued."""
+    newest = sa.select(sa.func.max(scoring_requests.c.request_no))
+    return int(connection.execute(newest.where(scoring_requests.c.job == job.name, _QUEUED)).scalar() or 0)
+
+
+def attempt(connection: sa.Connection, job: Job, last: int) -> list[int]:
+    """Count an attempt at the first requests with a payload, up to the `last`; their numbers, in order.
 
     One that was attempted before is taken alone: should it end the process, it ends no other request.
     """
     first = (
         sa.select(scoring_requests.c.request_no, scoring_requests.c.attempts)
         .where(scoring_requests.c.job == job.name, _QUEUED, scoring_requests.c.payload.is_not(None))
+        .where(scoring_requests.c.request_no <= last)
         .order_by(scoring_requests.c.request_no)
         .limit(AT_ONCE)
         .with_for_update(skip_locked=True)
@@ -152,17 +159,19 @@ def attempt(connection: sa.Connection, job: Job) -> list[int]:
     return numbers
 
 
-def give_back(connection: sa.Connection, numbers: Sequence[int]) -> None:
-    """Count the last attempt at the requests no more, where they are still queued."""
-    tried = sa.and_(scoring_requests.c.request_no.in_(numbers), _QUEUED, scoring_requests.c.attempts > 0)
-    statement = sa.update(scoring_requests).where(tried)
-    connection.execute(statement.values(attempts=scoring_requests.c.attempts - 1))
+def take_back(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    """Count the last attempt at these requests no more."""
+    counted = sa.update(scoring_requests).where(scoring_requests.c.request_no.in_(numbers), _QUEUED)
+    connection.execute(counted.values(attempts=scoring_requests.c.attempts - 1))
 
 
 def lock_asked(connection: sa.Connection, numbers: Sequence[int]) -> list[Asked]:
     """Those of the requests that are still queued and that nobody else answers, in order."""
     statement = (
-        sa.select(scoring_requests.c.request_no, scoring_requests.c.key, scoring_requests.c.payload)
+        sa.select(
+            scoring_requests.c.request_no,
+            *(sa.cast(scoring_requests.c[name], sa.Text) for name in ("key", "payload")),
+        )
         .where(scoring_requests.c.request_no.in_(numbers), _QUEUED)
         .order_by(scoring_requests.c.request_no)
         .with_for_update(skip_locked=True)

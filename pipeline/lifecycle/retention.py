@@ -16,7 +16,10 @@ Part = Literal["run", "snapshot"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One run that still has files: how it ended, when, and whether its snapshot is there."""
+    """One run that still has files: how it ended, when, and whether its snapshot is there.
+
+    A run that readers saw has ended when they ceased to.
+    """
 
     run_no: int
     status: Status

@@ -50,7 +50,7 @@ class Facts:
     distances: Sequence[Distance] = ()
     concept: Sequence[Episode] = ()
     costs: Sequence[float] = ()
-    """Cost for 1,000 labelled predictions of the champion's judged nights, the newest last."""
+    """Cost for 1,000 labelled predictions of its judged nights in its time, its arm's, the newest last."""
     new_labels: int = 0
     """Labelled rows of the judged days after `trained_to`."""
 

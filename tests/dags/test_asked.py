@@ -162,6 +162,15 @@ def test_a_training_tells_what_has_asked_for_it() -> None:
     assert (asks.trigger, asks.evidence) == ("on_drift", FIRED["evidence"])
 
 
+def test_an_event_that_a_person_makes_has_no_evidence_and_is_no_trigger() -> None:
+    """As Airflow's page of an asset makes them."""
+    by_hand = {"from_rest_api": True}
+    asks = training("asset_triggered", by_hand)
+    assert (asks.trigger, asks.evidence) == ("manual", None)
+    both = training("asset_triggered", by_hand, FIRED)
+    assert (both.trigger, both.evidence) == ("on_drift", FIRED["evidence"])
+
+
 def answered(login: str, **params: str | None) -> tuple[str, str]:
     response = {"responded_by_user": {"id": login, "name": login}, "params_input": params}
     return approver(response, ("ana", "ben"))

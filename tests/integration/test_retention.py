@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pipeline import outcomes, rollouts, steps
 from pipeline.adapters import retention as stored
 from pipeline.cli.main import app
-from pipeline.errors import ModelError, UsageError
+from pipeline.errors import FatalError, ModelError, UsageError
 from pipeline.partition import Partition
 from pipeline.planning import Request, plan
 from pipeline.retention import prune
@@ -33,11 +33,12 @@ def declare(toy: Toy, retention: str = "{replaced_days: 10, unpublished_days: 3}
 
 
 def age(toy: Toy, days: int = 30) -> None:
-    """Let so many days pass since every run."""
+    """Let so many days pass since every run, and since readers saw another one."""
+    passed = f"interval '{days} days'"
     toy.execute(
-        f"update nightshift.runs set finished_at = finished_at - interval '{days} days', "
-        f"started_at = started_at - interval '{days} days'"
+        f"update nightshift.runs set finished_at = finished_at - {passed}, started_at = started_at - {passed}"
     )
+    toy.execute(f"update nightshift.publications set superseded_at = superseded_at - {passed}")
 
 
 def files(toy: Toy, run_id: str) -> list[str]:
@@ -99,6 +100,47 @@ def test_young_runs_and_runs_at_work_stay(toy: Toy) -> None:
     assert prune(toy.env, toy.job()) == []
 
 
+def test_what_readers_saw_until_now_is_kept_from_now_on(toy: Toy) -> None:
+    """However long ago it was made: why a run was taken back must be looked into."""
+    declare(toy, "{replaced_days: 10, snapshots_days: 2}")
+    _, _, third = runs_of_one_day(toy)
+    judged(toy)
+    age(toy)
+    unpublish(toy.env, "toy", NIGHT, approved_by=None, reason="a test")
+    assert third not in {each.run_id for each in prune(toy.env, toy.job())}
+    age(toy, 5)
+    assert [(each.run_id, each.part) for each in prune(toy.env, toy.job())] == [(third, "snapshot")]
+    age(toy, 5)
+    assert [(each.run_id, each.part) for each in prune(toy.env, toy.job())] == [(third, "run")]
+
+
+def test_a_failed_run_that_is_taken_up_meanwhile_keeps_its_snapshot(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(toy, "{snapshots_days: 2}")
+    broken(toy)
+    age(toy)
+    ask = stored.candidates
+
+    def overtaken(*arguments: object) -> object:
+        found = ask(*arguments)  # type: ignore[arg-type]
+        plan(toy.env, Request("toy", NIGHT, run_id="broken"))
+        return found
+
+    monkeypatch.setattr(stored, "candidates", overtaken)
+    assert prune(toy.env, toy.job()) == []
+    assert "snapshot.json" in files(toy, "broken")
+
+
+def test_a_failed_run_without_its_snapshot_tells_what_to_do(toy: Toy) -> None:
+    declare(toy, "{snapshots_days: 2}")
+    broken(toy)
+    age(toy)
+    assert [each.part for each in prune(toy.env, toy.job())] == ["snapshot"]
+    with pytest.raises(FatalError, match=r"gone from the store.*nightshift score toy --day 2024-01-25"):
+        toy.night(run_id="broken")
+
+
 def test_a_run_that_is_not_judged_yet_stays(toy: Toy) -> None:
     """The first of three was seen at the decision; of the others, one is seen and one is behind it."""
     declare(toy)
@@ -115,13 +157,18 @@ def test_a_run_that_is_not_judged_yet_stays(toy: Toy) -> None:
     assert "1 pruned runs keep what was said of them" in outcomes.summary("toy", again)
 
 
-def test_failed_runs_go_and_cannot_be_taken_up_again(toy: Toy) -> None:
-    declare(toy)
+def broken(toy: Toy) -> None:
+    """A failed run that has sealed its snapshot."""
     chain = "[previous_model, baseline, carried_forward, default]"
     toy.edit("dags/toy.yaml", f"model_failure: {chain}", "model_failure: []")
     toy.promote(toy.register_like(model_uri="/nowhere/model.skops"))
     with pytest.raises(ModelError):
         toy.night(run_id="broken")
+
+
+def test_failed_runs_go_and_cannot_be_taken_up_again(toy: Toy) -> None:
+    declare(toy)
+    broken(toy)
     age(toy)
     assert [each.run_id for each in prune(toy.env, toy.job())] == ["broken"]
     for again in (lambda: toy.night(run_id="broken"), lambda: steps.run_named(toy.env, "broken")):

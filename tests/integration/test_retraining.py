@@ -78,6 +78,29 @@ def test_what_holds_is_recorded_once_until_its_cool_down_has_passed(toy: Toy) ->
         toy.execute("delete from nightshift.retrain_triggers")
 
 
+def test_only_what_the_champion_answered_in_its_time_is_its_cost(toy: Toy) -> None:
+    """Earlier nights it may have learned from, and a challenger's arm is not its own."""
+    toy.edit("dags/toy.yaml", "  label: sold\n", "  label: sold\n  costs: {currency: EUR, miss: 700}\n")
+    file = toy.project / "dags/toy.yaml"
+    file.write_text(file.read_text() + "\nretrain: {cost_above: {per_1000: 1, nights: 2}}\n")
+    toy.night(Partition(CHAMPION_SINCE.date() - timedelta(days=1)))
+    toy.rollout("canary", share=0.5)
+    toy.night(NIGHT)
+    outcomes.evaluate(toy.env, JOB, as_of=NOW)
+    assert evaluate_triggers(toy.env, JOB, NOW) == []
+    toy.night(YESTERDAY)
+    outcomes.evaluate(toy.env, JOB, as_of=NOW)
+    (fired,) = evaluate_triggers(toy.env, JOB, NOW)
+    costs = toy.query(
+        "select arm, avg(value) from nightshift.outcomes where metric = 'cost_per_1000' "
+        "and slice_column = 'all' and day >= %s group by arm",
+        CHAMPION_SINCE.date(),
+    )
+    by_arm = dict(costs)
+    assert by_arm["champion"] != by_arm["challenger"]
+    assert fired.figures["mean"] == pytest.approx(by_arm["champion"])
+
+
 def test_a_dag_run_that_is_retried_finds_again_what_it_has_found(toy: Toy) -> None:
     declared(toy)
     late = datetime(2024, 2, 9, 12, tzinfo=UTC)

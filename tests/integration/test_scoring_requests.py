@@ -213,15 +213,53 @@ def test_a_request_whose_answering_ends_the_process_is_given_up_and_ends_no_othe
     assert "within 3 attempts" in first["error"]
 
 
-def test_requests_wait_for_a_champion_that_cannot_be_loaded_however_often_it_is_tried(asked: Toy) -> None:
+def test_requests_wait_for_a_champion_that_cannot_be_loaded_however_often_they_were_tried(asked: Toy) -> None:
     ask(asked, ({"id": 1}, ROW), ({"id": 2}, ROW))
     asked.promote(asked.register_like(model_uri="/nowhere/model.skops"))
     for _ in range(4):
-        with pytest.raises(ModelError, match="must be readable"):
+        with pytest.raises(ModelError):
             answer(asked)
     assert [(row["status"], row["attempts"]) for row in queue(asked)] == [("queued", 0)] * 2
     asked.promote(1)
     assert answer(asked) == Answered(2, 0, 0)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 2000 + "]" * 2000])
+def test_json_that_cannot_be_read_fails_its_request_alone(module_toy: Toy, value: str) -> None:
+    with requester(module_toy) as connection:
+        connection.execute(
+            "insert into nightshift.scoring_requests (job, key, payload) values ('toy', %s, %s)",
+            ('{"id": 7}', f'{{"amount": {value}}}'),
+        )
+    ask(module_toy, ({"id": 8}, ROW))
+    assert answer(module_toy) == Answered(1, 1, 0)
+    *_, told, after = queue_without_payloads(module_toy)
+    assert (told["status"], after["status"]) == ("failed", "answered")
+    assert "key and payload must be JSON to read" in told["error"]
+
+
+def queue_without_payloads(toy: Toy) -> list[dict[str, Any]]:
+    """Not even a test can read all of them."""
+    return toy.rows("select status, error from nightshift.scoring_requests order by request_no")
+
+
+def test_what_is_asked_while_others_are_answered_waits_for_the_next_time(
+    asked: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks without a pause keeps no night from its end."""
+    ask(asked, ({"id": 1}, ROW))
+
+    def asking(*given: Any) -> Any:
+        ask(asked, ({"id": 2}, ROW))
+        return champion(*given)
+
+    from pipeline import scoring_requests
+
+    champion = scoring_requests._champion
+    monkeypatch.setattr(scoring_requests, "_champion", asking)
+    monkeypatch.setattr("pipeline.adapters.scoring_requests.AT_ONCE", 1)
+    assert answer(asked) == Answered(1, 0, 0)
+    assert [row["status"] for row in queue(asked)] == ["answered", "queued"]
 
 
 def test_a_queue_that_cannot_be_answered_fails_no_night(asked: Toy) -> None:
@@ -263,6 +301,14 @@ def test_what_was_answered_or_has_expired_late_is_kept_from_then_on(ended: Toy) 
     ended.execute("update nightshift.scoring_requests set expires_at = now() where request_no = 3")
     assert prune_requests(ended.env, ended.job()) == 1
     assert left(ended) == [(1, "answered"), (3, "expired"), *NEW]
+
+
+def test_what_expired_as_declared_is_kept_from_then_on(asked: Toy) -> None:
+    asked.edit("dags/toy.yaml", "requests: {}", "retention: {requests_days: 1}\nrequests: {}")
+    ask(asked, ({"id": 1}, None))
+    asked.execute("update nightshift.scoring_requests set requested_at = now() - interval '25 hours'")
+    assert answer(asked) == Answered(0, 0, 1)
+    assert prune_requests(asked.env, asked.job()) == 0
 
 
 def test_how_long_requests_are_kept_is_declared(ended: Toy) -> None:

@@ -288,6 +288,21 @@ def test_the_run_that_read_its_day_in_time_goes_before_a_newer_one(toy: Toy) -> 
     assert reused(toy) == [first["run_id"]]
 
 
+def test_a_run_that_was_taken_back_goes_behind_the_one_that_readers_see(toy: Toy) -> None:
+    first, second = toy.night(SCORED), toy.night(SCORED)
+    unpublish(toy.env, JOB, SCORED, approved_by=None, reason="a test")
+    assert reused(toy) == [first["run_id"]]
+    unpublish(toy.env, JOB, SCORED, approved_by=None, reason="a test")
+    assert reused(toy) == [second["run_id"]]
+
+
+def test_a_replayed_night_leaves_no_files_while_others_are_replayed(toy: Toy) -> None:
+    """A year of nights would fill the disk."""
+    for night in replay(toy.env, toy.job(), tree_code(toy.env, toy.job()), DAYS, CHAMPION_SINCE):
+        (folder,) = toy.env.store.scratch.iterdir()
+        assert all(place.name > night.partition.key for place in folder.iterdir())
+
+
 def reused(toy: Toy) -> list[str]:
     """The run whose snapshot a replay of the scored day reads, if any."""
     run = replayed(toy).reused
