@@ -13,6 +13,7 @@ from pipeline.adapters.ledger import Record
 from pipeline.adapters.tables import SCHEMA, pointer, publications, quarantine, runs
 from pipeline.adapters.warehouse import quoted
 from pipeline.lifecycle.retention import Candidate
+from pipeline.lifecycle.rollout import series
 from pipeline.run import Run
 
 
@@ -48,11 +49,12 @@ def shown_and_behind(connection: sa.Connection, job: str) -> dict[int, str]:
 
 
 def of_rollout(connection: sa.Connection, job: str) -> dict[int, str]:
-    """The runs of the rollout that is in force, whose arms are still compared."""
+    """The runs of the rollout that is in force, and of those that it goes on with: arms still compared."""
     running = rollouts.running(connection, job)
     if running is None:
         return {}
-    own = sa.select(runs.c.run_no).filter_by(job=job, rollout_no=running.rollout_no)
+    compared = [row.rollout_no for row in series(rollouts.history(connection, job), running)]
+    own = sa.select(runs.c.run_no).where(runs.c.job == job, runs.c.rollout_no.in_(compared))
     return dict.fromkeys(connection.execute(own).scalars(), "a rollout compares its arms")
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import multiprocessing
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,9 @@ def test_runs_of_a_rollout_stay_until_it_ends_and_then_take_their_shadow_rows_al
     first, *_ = runs_of_one_day(toy)
     judged(toy)
     age(toy)
+    assert prune(toy.env, toy.job()) == []
+    # Its nights go on being compared where another kind or share goes on with the version.
+    toy.rollout("canary", None, CHAMPION_SINCE + timedelta(days=1), share=0.1)
     assert prune(toy.env, toy.job()) == []
     rollouts.stop(toy.env, "toy", reason="a test")
     assert [each.run_id for each in prune(toy.env, toy.job())] == [first]
