@@ -13,12 +13,16 @@ TriggerKind = Literal["every_days", "on_drift", "far_from_training", "on_concept
 """What may ask for a new version by itself, as the part `retrain` names it."""
 
 
+LARGEST_SEED = 2**31 - 1
+"""The versions table holds no larger one."""
+
+
 class Train(Part):
     """How a version is fitted."""
 
     rows_per_day: Annotated[int, Field(ge=1)] | None = None
     holdout_nights: Annotated[int, Field(ge=1)] = 14
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     calibrate: Literal["sigmoid", "temperature"] | None = None
     """How the scores of a model fitted before the last `holdout_nights` are calibrated on these."""
     schedule: Cron | None = None

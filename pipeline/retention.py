@@ -91,22 +91,22 @@ def _under_evaluation(connection: sa.Connection, job: Job, now: datetime) -> dic
 
 
 def _pruned(env: Environment, run: Run, part: Part, *, dry_run: bool) -> Pruned | None:
-    """Remove files; None where a run is at work again, which needs its snapshot."""
-    places = [env.store.run_folder(run)] if part == "run" else run_files.between_stages(env.store, run)
-    size = sum(env.store.size(place) for place in places)
-    if not dry_run:
-        with env.engine.begin() as connection:
-            # Held until its files are gone, so that nobody takes the run up meanwhile.
-            if part == "snapshot" and not stored.hold_ended(connection, run):
-                log.info("kept, it is needed now", run_id=run.run_id)
-                return None
+    """Remove files; None where a run is at work again, or another prune is at it or was."""
+    with env.engine.begin() as connection:
+        # Held until its files are gone, so that nobody takes the run up meanwhile.
+        if not dry_run and not stored.hold(connection, run, part):
+            log.info("kept, it is needed now or gone", run_id=run.run_id)
+            return None
+        places = [env.store.run_folder(run)] if part == "run" else run_files.between_stages(env.store, run)
+        size = sum(env.store.size(place) for place in places)
+        if not dry_run:
             for place in places:
                 env.store.remove(place)
             if part == "run":
                 stored.files_pruned(connection, run, size)
             else:
                 stored.snapshot_pruned(connection, run)
-        log.info("pruned", run_id=run.run_id, part=part, bytes=size)
+            log.info("pruned", run_id=run.run_id, part=part, bytes=size)
     return Pruned(run.run_id, run.partition.day, part, size)
 
 

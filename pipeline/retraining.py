@@ -59,7 +59,7 @@ def evaluate_triggers(
     """Record the declared triggers that hold now and are not silent; what fired.
 
     Without a champion there is nothing to challenge, and none fires. What a DAG run has found before it was
-    retried is found again.
+    retried is found again; what a command has found is silent to other commands, not to a DAG run.
     """
     job, now = load_job(env.project, job_name), now or datetime.now(UTC)
     declared = job.declaration.retrain
@@ -73,7 +73,9 @@ def evaluate_triggers(
         if champion is None or found:
             return found
         facts = _facts(connection, job, declared, champion, now)
-        firings = fired(declared, facts, triggers.silences(connection, job.name))
+        # What a command only told has started no training.
+        silences = triggers.silences(connection, job.name, started_only=dag_run_id is not None)
+        firings = fired(declared, facts, silences)
         found = triggers.append(connection, job.name, day, champion.version, firings, dag_run_id)
     for each in found:
         log.info("retraining asked for", job=job.name, kind=each.kind, evidence=each.evidence)

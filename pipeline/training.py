@@ -22,6 +22,7 @@ from pipeline.declaration import load_job
 from pipeline.environment import Environment
 from pipeline.errors import FatalError, UsageError
 from pipeline.job import Job
+from pipeline.job_life import LARGEST_SEED
 from pipeline.lifecycle import promote as decide
 from pipeline.lifecycle.fit import Candidate, TrainingRows, fit
 from pipeline.lifecycle.known_answers import KnownAnswers, made_up
@@ -67,11 +68,13 @@ def train(
     Of several attempts at a training that has a key one registers; to the others its version is given, with
     the labels that it knew. What MLflow got from them no table names, and no night loads.
 
-    Raises FatalError when there is too little to learn from; before any night is read, UsageError where
-    something is asked of the future or the key is another training's, DeclarationError or FeatureError.
+    Raises FatalError when there is too little to learn from; before any night is read, DeclarationError,
+    FeatureError, or UsageError: something of the future, a seed that is none, another training's key.
     """
     job = load_job(env.project, job_name)
     _refuse_future(job, days, as_of, datetime.now(UTC))
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"--seed must be from 0 to {LARGEST_SEED}; got {seed}")
     made = _of_an_earlier_attempt(env, job, days, seed, cause)
     if made is None:
         made = _fitted(env, job, days, as_of, seed, on_night, cause)

@@ -252,6 +252,8 @@ def test_a_typo_of_a_key_is_told_at_every_depth(
          "train.schedule: its hour must be from 0 to 23, * or a list; got '25'"),
         ("train: {", "train: {calibrate: isotonic, ", 43,
          "train.calibrate: must be one of sigmoid, temperature; got 'isotonic'"),
+        ("seed: 0", "seed: 3000000000", 43,
+         "train.seed: must be less than or equal to 2147483647; got 3000000000"),
         ("train: {", "train: {nights: 14, ", 43,
          "train.nights: must be more than holdout_nights: 14; got 14"),
         ("train: {", "train: {calibrate: sigmoid, nights: 28, ", 43,

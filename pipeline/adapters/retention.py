@@ -12,7 +12,8 @@ from pipeline.adapters.job_tables import rows_table, shadow_table
 from pipeline.adapters.ledger import Record
 from pipeline.adapters.tables import SCHEMA, pointer, publications, quarantine, runs
 from pipeline.adapters.warehouse import quoted
-from pipeline.lifecycle.retention import Candidate
+from pipeline.lifecycle.retention import Candidate, Part
+from pipeline.lifecycle.rollout import series
 from pipeline.run import Run
 
 
@@ -48,11 +49,12 @@ def shown_and_behind(connection: sa.Connection, job: str) -> dict[int, str]:
 
 
 def of_rollout(connection: sa.Connection, job: str) -> dict[int, str]:
-    """The runs of the rollout that is in force, whose arms are still compared."""
+    """The runs of the rollout that is in force, and of those that it goes on with: arms still compared."""
     running = rollouts.running(connection, job)
     if running is None:
         return {}
-    own = sa.select(runs.c.run_no).filter_by(job=job, rollout_no=running.rollout_no)
+    compared = [row.rollout_no for row in series(rollouts.history(connection, job), running)]
+    own = sa.select(runs.c.run_no).where(runs.c.job == job, runs.c.rollout_no.in_(compared))
     return dict.fromkeys(connection.execute(own).scalars(), "a rollout compares its arms")
 
 
@@ -94,10 +96,14 @@ def files_pruned(connection: sa.Connection, run: Run, size: int) -> None:
     connection.execute(sa.update(runs).filter_by(run_no=run.run_no).values(pruned_bytes=size))
 
 
-def hold_ended(connection: sa.Connection, run: Run) -> bool:
-    """Keep anybody from taking the run up until the transaction ends; False where it is at work again."""
-    ended = sa.select(runs.c.run_no).filter_by(run_no=run.run_no).where(runs.c.status != "running")
-    return connection.execute(ended.with_for_update()).first() is not None
+def hold(connection: sa.Connection, run: Run, part: Part) -> bool:
+    """Keep a run to oneself until the transaction ends.
+
+    False where it is at work, another has it, or that part of it is gone already.
+    """
+    there = runs.c.pruned_bytes.is_(None) if part == "run" else runs.c.snapshot_uri.is_not(None)
+    ended = sa.select(runs.c.run_no).where(runs.c.run_no == run.run_no, runs.c.status != "running", there)
+    return connection.execute(ended.with_for_update(skip_locked=True)).first() is not None
 
 
 def snapshot_pruned(connection: sa.Connection, run: Run) -> None:

@@ -34,10 +34,12 @@ class Fired:
     fired_at: datetime
 
 
-def silences(connection: sa.Connection, job: str) -> list[Silence]:
-    """Until when each trigger that ever fired is silent."""
+def silences(connection: sa.Connection, job: str, *, started_only: bool) -> list[Silence]:
+    """Until when each trigger that ever fired is silent; with `started_only`, those that DAG runs found."""
     until = sa.func.max(retrain_triggers.c.cool_down_until)
     statement = sa.select(retrain_triggers.c.kind, until).where(retrain_triggers.c.job == job)
+    if started_only:
+        statement = statement.where(retrain_triggers.c.dag_run_id.is_not(None))
     return [Silence(*row) for row in connection.execute(statement.group_by(retrain_triggers.c.kind))]
 
 

@@ -213,8 +213,8 @@ def _made(code: FeatureCode, rows: TrainingRows, train: Train) -> BaseEstimator:
     _refuse_one_class(later, "the nights of the calibration")
     frozen = FrozenEstimator(_fitted(code, "make_model", earlier, train.seed))
     # Folds are of no use: the model within is not fitted again, all rows calibrate it.
-    calibrated: BaseEstimator = CalibratedClassifierCV(frozen, method=train.calibrate, ensemble=False)
-    return calibrated.fit(later.features, later.label)
+    calibrated = CalibratedClassifierCV(frozen, method=train.calibrate, ensemble=False)
+    return _fit(calibrated, later, f"make_model() of {code.job} must be calibrated by its features")
 
 
 def _refuse_few_nights(rows: TrainingRows, train: Train) -> None:
@@ -242,12 +242,17 @@ def _refuse_one_class(rows: TrainingRows, which: str) -> None:
 def _fitted(code: FeatureCode, maker: str, rows: TrainingRows, seed: int) -> BaseEstimator:
     estimator = getattr(code.module, maker)()
     seeds = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
+    seeded = estimator.set_params(**dict.fromkeys(seeds, seed))
+    return _fit(seeded, rows, f"{maker}() of {code.job} must fit its features")
+
+
+def _fit(estimator: BaseEstimator, rows: TrainingRows, rule: str) -> BaseEstimator:
     try:
-        return estimator.set_params(**dict.fromkeys(seeds, seed)).fit(rows.features, rows.label)
+        return estimator.fit(rows.features, rows.label)
     except Exception as error:  # noqa: BLE001 - whatever it is, the job's model cannot be fitted
         # Quoted parts are values of rows.
         told = re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).partition("\n")[0]
-        message = f"{maker}() of {code.job} must fit its features; got {type(error).__name__}: {told}"
+        message = f"{rule}; got {type(error).__name__}: {told}"
     raise FatalError(message)
 
 

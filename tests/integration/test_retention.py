@@ -6,6 +6,7 @@ import gc
 import json
 import multiprocessing
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from support import crash
 from support.toy import CHAMPION_SINCE, NIGHT, YESTERDAY, Toy, quiet_mlflow
 from support.wholeness import assert_whole
 from typer.testing import CliRunner
+from upath import UPath
 
 from pipeline import outcomes, rollouts, steps
 from pipeline.adapters import retention as stored
+from pipeline.adapters.store import Store
 from pipeline.cli.main import app
 from pipeline.errors import FatalError, ModelError, UsageError
 from pipeline.partition import Partition
@@ -83,6 +86,9 @@ def test_runs_of_a_rollout_stay_until_it_ends_and_then_take_their_shadow_rows_al
     first, *_ = runs_of_one_day(toy)
     judged(toy)
     age(toy)
+    assert prune(toy.env, toy.job()) == []
+    # Its nights go on being compared where another kind or share goes on with the version.
+    toy.rollout("canary", None, CHAMPION_SINCE + timedelta(days=1), share=0.1)
     assert prune(toy.env, toy.job()) == []
     rollouts.stop(toy.env, "toy", reason="a test")
     assert [each.run_id for each in prune(toy.env, toy.job())] == [first]
@@ -232,6 +238,26 @@ def test_a_run_that_became_needed_since_the_look_is_kept(toy: Toy, monkeypatch: 
     assert prune(toy.env, toy.job()) == []
     unpublish(toy.env, "toy", NIGHT, approved_by=None, reason="a test")
     assert {row["run_id"] for row in toy.published()} == set(toy.parquet()["run_id"]) == {first}
+
+
+def test_of_two_prunes_at_once_one_removes_a_run_and_tells_its_bytes(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(toy)
+    first, _, _ = runs_of_one_day(toy)
+    judged(toy)
+    age(toy)
+    size, others = Store.size, []
+
+    def overtaken(store: Store, place: UPath) -> int:
+        monkeypatch.setattr(Store, "size", size)
+        others.append(prune(toy.env, toy.job()))
+        return size(store, place)
+
+    monkeypatch.setattr(Store, "size", overtaken)
+    (done,) = prune(toy.env, toy.job())
+    assert (done.run_id, others) == (first, [[]])
+    assert toy.record(first)["pruned_bytes"] == done.bytes > 1000
 
 
 def test_the_command_lists_what_would_go_and_its_bytes(toy: Toy) -> None:

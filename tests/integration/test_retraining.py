@@ -110,6 +110,15 @@ def test_a_dag_run_that_is_retried_finds_again_what_it_has_found(toy: Toy) -> No
     assert evaluate_triggers(toy.env, JOB, late, "scheduled__2") == []
 
 
+def test_who_looks_by_hand_keeps_no_training_from_its_start(toy: Toy) -> None:
+    declared(toy)
+    late = datetime(2024, 2, 9, 12, tzinfo=UTC)
+    assert [each.kind for each in evaluate_triggers(toy.env, JOB, late)] == ["every_days"]
+    assert [each.kind for each in evaluate_triggers(toy.env, JOB, late, "scheduled__1")] == ["every_days"]
+    assert evaluate_triggers(toy.env, JOB, late, "scheduled__2") == []
+    assert evaluate_triggers(toy.env, JOB, late) == []
+
+
 FAR = "\nretrain:\n  far_from_training: {nights: 7, seasonal: [sold_share_7d]}\n"
 WEEK = list(between(Partition.parse("2024-01-21"), Partition.parse("2024-01-27")))
 

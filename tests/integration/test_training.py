@@ -288,6 +288,14 @@ def test_the_run_that_read_its_day_in_time_goes_before_a_newer_one(toy: Toy) -> 
     assert reused(toy) == [first["run_id"]]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_that_no_model_or_table_takes_is_refused_before_any_night_is_read(toy: Toy, seed: int) -> None:
+    read: list[Replayed] = []
+    with quiet_mlflow(), pytest.raises(UsageError, match=f"from 0 to 2147483647; got {seed}"):
+        training.train(toy.env, JOB, DAYS, CHAMPION_SINCE, seed, read.append)
+    assert read == []
+
+
 def test_a_run_that_was_taken_back_goes_behind_the_one_that_readers_see(toy: Toy) -> None:
     first, second = toy.night(SCORED), toy.night(SCORED)
     unpublish(toy.env, JOB, SCORED, approved_by=None, reason="a test")

@@ -251,6 +251,35 @@ def test_a_model_that_cannot_be_fitted_is_told_without_values_of_rows() -> None:
     assert caught.value.__context__ is None
 
 
+CATEGORY = """
+FEATURES = {"kind": "category"}
+
+def make_features(rows, history): ...
+
+def make_model():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+    return make_pipeline(OneHotEncoder(), LogisticRegression())
+
+def make_baseline():
+    from sklearn.dummy import DummyClassifier
+    return DummyClassifier()
+"""
+
+
+def test_a_model_that_cannot_be_calibrated_is_told_without_values_of_rows() -> None:
+    """The nights of the calibration have a category that the nights before had not."""
+    rows = nights()
+    kind = pd.DataFrame({"kind": np.where(rows.day < np.datetime64("2013-05-05"), "usual", "secret")})
+    rows = TrainingRows(kind, rows.label, rows.day, rows.key)
+    train = Train(holdout_nights=3, calibrate="sigmoid")
+    with pytest.raises(FatalError, match=r"make_model\(\) of toy must be calibrated .* ValueError") as caught:
+        fit(load_feature_code("toy", CATEGORY, {}), rows, train, "probability")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
 def flights(rows: int, days: int = 2) -> pa.Table:
     day = pa.array([date(2013, 5, 1 + row % days) for row in range(rows)])
     return pa.table({"day": day, "carrier": [f"C{row % 3}" for row in range(rows)], "flight": range(rows)})
