@@ -32,9 +32,7 @@ def train(
     first: First,
     last: Last,
     as_of: AsOf = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Random seed; the declared one by default.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; the declared one by default.")] = None,
     key: Annotated[
         str | None,
         typer.Option("--key", metavar="NAME", help="Names this training: repeated, it registers no second."),
