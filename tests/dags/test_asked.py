@@ -171,6 +171,12 @@ def test_an_event_that_a_person_makes_has_no_evidence_and_is_no_trigger() -> Non
     assert (both.trigger, both.evidence) == ("on_drift", FIRED["evidence"])
 
 
+def test_labels_as_of_an_instant_without_a_zone_are_of_utc_and_no_instant_is_refused() -> None:
+    assert training("manual", as_of="2013-05-01T00:00:00").as_of == "2013-05-01T00:00:00+00:00"
+    with pytest.raises(UsageError, match=r"as_of must be an instant .* got 'yesterday'"):
+        training("manual", as_of="yesterday")
+
+
 def answered(login: str, **params: str | None) -> tuple[str, str]:
     response = {"responded_by_user": {"id": login, "name": login}, "params_input": params}
     return approver(response, ("ana", "ben"))
