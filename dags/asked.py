@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.job import Job
-from pipeline.partition import Partition
+from pipeline.partition import Partition, instant
 from pipeline.run import Trigger
 
 TRIGGERS: Mapping[str, Trigger] = {
@@ -89,7 +89,7 @@ def asked_training(
 ) -> AskedTraining:
     """What a DAG run asks for, by a person, by the clock, or by the `events` of triggers that fired.
 
-    Raises UsageError where only one of the two days is named.
+    Raises UsageError where only one of the two days is named, or `as_of` is no instant.
     """
     first, last = params.get("from"), params.get("to")
     if (first is None) is not (last is None):
@@ -101,7 +101,8 @@ def asked_training(
     return AskedTraining(
         first=first,
         last=last,
-        as_of=params.get("as_of") or now.isoformat(),
+        # Airflow does not hold what it is given to the form's format.
+        as_of=(instant(params["as_of"], "as_of") if params.get("as_of") else now).isoformat(),
         seed=params.get("seed"),
         trigger=trigger,
         evidence="; ".join(event["evidence"] for event in fired) or None,

@@ -102,6 +102,17 @@ EVER = (Partition(date.min), Partition(date.max))
 BIND_NAMES = ("day", "day_start", "day_end", "cutoff")
 
 
+def instant(text: str, option: str) -> datetime:
+    """An instant with its zone (UTC when none is written); raises UsageError on anything else."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{option} must be an instant such as 2013-05-01T03:00-04:00; got {text!r}"
+        ) from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
 def _instant(day: date, clock: time, timezone: ZoneInfo) -> datetime:
     return datetime.combine(day, clock, tzinfo=timezone).astimezone(UTC)
 

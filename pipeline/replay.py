@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import groupby
@@ -36,7 +37,7 @@ _LABEL = "__label"
 
 @dataclass(frozen=True)
 class Replayed:
-    """One replayed night: its labelled rows, what was read, or why it would not have published."""
+    """One replayed night: its labelled rows where there are any, what was read, or why it is refused."""
 
     partition: Partition
     fingerprint: str | None
@@ -126,12 +127,14 @@ def _reused(
     runs: Sequence[Run],
     folder: Path,
 ) -> tuple[str | None, Snapshot | None]:
-    """The first run whose snapshot answers the plan, with it; copies of remote files go into `folder`."""
+    """The first run whose snapshot answers the plan, with it, held below `folder`."""
     wanted = questions(plan, binds) if runs else {}
     for run in runs:
         if answers(run_files.questions_of(env.store, run), wanted):
-            sealed = run_files.sealed_snapshot(env.store, run, folder)
-            return run.run_id, answered(sealed, plan, wanted)
+            # Retention may remove it at any moment until it is held.
+            with suppress(FileNotFoundError):
+                sealed = run_files.held_snapshot(env.store, run, folder / "sealed" / run.run_id)
+                return run.run_id, answered(sealed, plan, wanted)
     return None, None
 
 
@@ -177,13 +180,15 @@ def _learn(job: Job, code: FeatureCode, suite: Suite, read: _Read) -> Replayed:
 
 def _labelled_rows(
     job: Job, code: FeatureCode, snapshot: Snapshot, table: pa.Table, labels: pa.Table
-) -> TrainingRows:
+) -> TrainingRows | None:
     declaration, key = job.declaration, list(job.declaration.extract.key)
     history = {
         name: history_frame(name, pq.read_table(snapshot.history[name]), query.key)
         for name, query in declaration.history.items()
     }
     known, label = match(labels, table, key)
+    if not known.any():
+        return None
     table = table.filter(pa.array(known)).append_column(_LABEL, pa.array(label))
     if declaration.train.rows_per_day is not None:
         table = sample_by_key(table, key, declaration.train.rows_per_day)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,17 +65,32 @@ def load_snapshot(store: Store, run: Run, cache: Path) -> Snapshot | None:
         manifest = _read(store.run_folder(run) / "snapshot.json")
     except FileNotFoundError:
         return None
-    source = store.run_folder(run) / manifest["folder"]
+    return _snapshot(store.run_folder(run), manifest, store.fetch, cache)
+
+
+def held_snapshot(store: Store, run: Run, folder: Path) -> Snapshot:
+    """The run's sealed snapshot in `folder`, there even when retention removes the run's.
+
+    Raises FileNotFoundError when it is gone.
+    """
+    manifest = _read(store.run_folder(run) / "snapshot.json")
+    return _snapshot(store.run_folder(run), manifest, store.hold, folder)
+
+
+def _snapshot(
+    run_folder: UPath, manifest: Mapping[str, Any], local: Callable[[UPath, Path], Path], folder: Path
+) -> Snapshot:
+    source = run_folder / manifest["folder"]
     parameters: dict[str, Any] = {}
     if manifest["has_parameters"]:
-        parameters = pq.read_table(store.fetch(source / "parameters.parquet", cache)).to_pylist()[0]
+        parameters = pq.read_table(local(source / "parameters.parquet", folder)).to_pylist()[0]
     return Snapshot(
-        path=store.fetch(source / "snapshot.parquet", cache),
+        path=local(source / "snapshot.parquet", folder),
         rows=manifest["rows"],
         bytes=manifest["bytes"],
         fingerprint=manifest["fingerprint"],
         history={
-            name: store.fetch(source / f"{name}.parquet", cache / Path(name).parent)
+            name: local(source / f"{name}.parquet", folder / Path(name).parent)
             for name in manifest["history"]
         },
         parameters=parameters,

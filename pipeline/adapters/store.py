@@ -148,6 +148,20 @@ class Store:
         source.fs.get_file(source.path, str(local))
         return local
 
+    def hold(self, source: UPath, folder: Path) -> Path:
+        """A local path in `folder` of a stored file, a link or a copy: it stays when the store's goes."""
+        if not self.is_local:
+            return self.fetch(source, folder)
+        held = folder / source.name
+        held.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.hardlink_to(source.path)
+        except FileNotFoundError:
+            raise
+        except OSError:  # not every file system links
+            shutil.copyfile(source.path, held)
+        return held
+
 
 def _is_folder(root: UPath) -> bool:
     return root.protocol in ("", "file", "local")

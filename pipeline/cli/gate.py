@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.console import emit, out, progress, table
-from pipeline.cli.models import instant
 from pipeline.errors import UsageError
-from pipeline.partition import Partition
+from pipeline.partition import Partition, instant
 
 if TYPE_CHECKING:
     from pipeline.environment import Environment

@@ -6,24 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.console import emit, err, pairs, progress
-from pipeline.errors import UsageError
-from pipeline.partition import Partition, between
+from pipeline.partition import Partition, between, instant
 
 if TYPE_CHECKING:
     from pipeline.adapters.versions import ModelVersion
     from pipeline.environment import Environment
     from pipeline.lifecycle.promote import Promotion
-
-
-def instant(text: str, option: str) -> datetime:
-    """An instant with its zone (UTC when none is written); raises UsageError on anything else."""
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"{option} must be an instant such as 2013-05-01T03:00-04:00; got {text!r}"
-        ) from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def train_version(

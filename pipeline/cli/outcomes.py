@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.console import emit, out, progress, table
-from pipeline.cli.models import instant
-from pipeline.partition import EVER, Partition, refuse_swapped
+from pipeline.partition import EVER, Partition, instant, refuse_swapped
 
 if TYPE_CHECKING:
     from rich.table import Table

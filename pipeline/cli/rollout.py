@@ -8,8 +8,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.console import emit, out, pairs, table
-from pipeline.cli.models import instant
 from pipeline.errors import UsageError
+from pipeline.partition import instant
 
 if TYPE_CHECKING:
     from pipeline.environment import Environment

@@ -160,7 +160,7 @@ def sample_by_key(table: pa.Table, key: Sequence[str], rows_per_day: int) -> pa.
 
 def _labelled(rows: TrainingRows, output: Output) -> TrainingRows:
     if output == "value":
-        label = rows.label.astype(np.float64)
+        label = pd.to_numeric(pd.Series(rows.label), errors="coerce").to_numpy(np.float64)
         usable = np.isfinite(label)
     else:
         usable = np.isin(rows.label, [0, 1])

@@ -146,7 +146,7 @@ def test_a_retried_training_keeps_its_key_and_a_cleared_one_gets_another() -> No
 
 
 def test_a_training_may_name_its_nights_its_seed_and_its_labels() -> None:
-    given = {"from": "2013-01-08", "to": "2013-04-30", "as_of": "2013-05-01T07:00:00Z", "seed": 3}
+    given = {"from": "2013-01-08", "to": "2013-04-30", "as_of": "2013-05-01T07:00:00+00:00", "seed": 3}
     asks = training("manual", **given)
     assert (asks.first, asks.last, asks.as_of, asks.seed) == tuple(given.values())
 
@@ -169,6 +169,12 @@ def test_an_event_that_a_person_makes_has_no_evidence_and_is_no_trigger() -> Non
     assert (asks.trigger, asks.evidence) == ("manual", None)
     both = training("asset_triggered", by_hand, FIRED)
     assert (both.trigger, both.evidence) == ("on_drift", FIRED["evidence"])
+
+
+def test_labels_as_of_an_instant_without_a_zone_are_of_utc_and_no_instant_is_refused() -> None:
+    assert training("manual", as_of="2013-05-01T00:00:00").as_of == "2013-05-01T00:00:00+00:00"
+    with pytest.raises(UsageError, match=r"as_of must be an instant .* got 'yesterday'"):
+        training("manual", as_of="yesterday")
 
 
 def answered(login: str, **params: str | None) -> tuple[str, str]:

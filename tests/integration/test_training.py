@@ -16,8 +16,9 @@ import pytest
 from support import crash
 from support.toy import CHAMPION_SINCE, FIRST, JOB, NIGHT, Toy, quiet_mlflow
 
+import pipeline.replay
 from pipeline import training
-from pipeline.adapters import models
+from pipeline.adapters import ledger, models, run_files
 from pipeline.adapters.registry import Registered, Registry, fetch
 from pipeline.adapters.store import sha256_of
 from pipeline.adapters.versions import ModelVersion
@@ -309,6 +310,64 @@ def test_a_replayed_night_leaves_no_files_while_others_are_replayed(toy: Toy) ->
     for night in replay(toy.env, toy.job(), tree_code(toy.env, toy.job()), DAYS, CHAMPION_SINCE):
         (folder,) = toy.env.store.scratch.iterdir()
         assert all(place.name > night.partition.key for place in folder.iterdir())
+
+
+def without_labels(toy: Toy, day: Partition) -> None:
+    """Nobody knew a label of the day's when the training asked."""
+    toy.execute("update source.toy_sales set known_at = %s where day = %s", LATER, day.day)
+
+
+def test_a_training_whose_first_night_has_no_labels_registers_a_version(toy: Toy) -> None:
+    without_labels(toy, DAYS[0])
+    made = trained(toy)
+    assert (made.trained_from, made.metrics["nights"]) == (DAYS[1].day, len(DAYS) - 1)
+
+
+def test_features_are_not_asked_about_a_night_without_labels(toy: Toy) -> None:
+    """They may refuse a frame without rows."""
+    toy.edit(
+        "features/toy.py", 'kinds = history["kinds"]', 'rows["kind"].iloc[0]\n    kinds = history["kinds"]'
+    )
+    without_labels(toy, SCORED)
+    assert replayed(toy).rows is None
+    assert replayed(toy).refused is None
+
+
+def taken_away(toy: Toy, run_id: str) -> None:
+    """As `nightshift prune` does."""
+    run = ledger.as_run(toy.record(run_id))
+    for place in run_files.between_stages(toy.env.store, run):
+        toy.env.store.remove(place)
+
+
+def test_a_snapshot_that_is_pruned_before_it_is_read_is_read_from_the_source(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, ask = toy.night(SCORED), run_files.questions_of
+    before = replayed(toy)
+
+    def overtaken(*arguments: Any) -> Any:
+        held = ask(*arguments)
+        taken_away(toy, run["run_id"])
+        return held
+
+    monkeypatch.setattr(run_files, "questions_of", overtaken)
+    after = replayed(toy)
+    assert (before.reused, after.reused) == (run["run_id"], None)
+    assert after.fingerprint == before.fingerprint
+
+
+def test_a_snapshot_that_is_pruned_while_it_is_learned_from_stays_until_then(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, learn = toy.night(SCORED), pipeline.replay._learn
+
+    def overtaken(*arguments: Any) -> Replayed:
+        taken_away(toy, run["run_id"])
+        return learn(*arguments)
+
+    monkeypatch.setattr(pipeline.replay, "_learn", overtaken)
+    assert reused(toy) == [run["run_id"]]
 
 
 def reused(toy: Toy) -> list[str]:

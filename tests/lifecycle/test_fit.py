@@ -137,6 +137,14 @@ def test_bias_is_prediction_minus_label() -> None:
     assert fitted(with_label(rows, label), output="value").holdout.baseline["bias"] == 3.0
 
 
+def test_labels_that_are_no_numbers_are_told_without_their_values() -> None:
+    rows = nights()
+    label = np.where(np.arange(len(rows.label)) == 7, "secret", "12.5").astype(object)
+    with pytest.raises(FatalError, match="labels must be a finite number; got 1 others") as caught:
+        fitted(with_label(rows, label), output="value")
+    assert "secret" not in str(caught.value)
+
+
 OVERCONFIDENT = """
 FEATURES = {"size": "float", "noise": "float"}
 
