@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Literal, get_args
 
@@ -25,6 +26,7 @@ from pipeline.job import Extract, HistoryQuery
 FeatureType = Literal["category", "category?", "float", "float?"]
 """What a feature column holds; a trailing `?` allows missing values."""
 
+_ONE_TREE = Lock()
 _REQUIRED = {
     "make_features": ("rows", "history"),
     "make_model": (),
@@ -88,10 +90,16 @@ def feature_version(schema: Mapping[str, str], source: str, queries: Mapping[str
     """`f-` and 12 hex digits: blind to comments, docstrings and layout of code and SQL, to nothing else."""
     parts = [
         repr(list(schema.items())),
-        _canonical(_without_docstrings(ast.parse(source))),
+        _canonical(_without_docstrings(_tree(source))),
         *(f"{name}: {_lexemes(queries[name])}" for name in sorted(queries)),
     ]
     return "f-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _tree(source: str) -> ast.Module:
+    # Python 3.11 counts the depth of all threads' trees together, and raises SystemError.
+    with _ONE_TREE:
+        return ast.parse(source)
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -121,7 +129,7 @@ def _lexemes(sql: str) -> str:
 def _load(job: str, source: str) -> tuple[ModuleType | None, list[Fault]]:
     file = Path("features") / f"{job}.py"
     try:
-        tree = ast.parse(source)
+        tree = _tree(source)
     except SyntaxError as error:
         return None, [Fault(file, error.lineno or 1, f"must be Python; got {error.msg}")]
     if faults := [Fault(file, line, message) for line, message in _import_faults(tree)]:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import ast
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from pipeline.errors import FeatureError
@@ -139,3 +143,21 @@ def test_a_schema_that_code_computes_counts_for_the_version() -> None:
 def test_the_version_is_the_same_on_every_python() -> None:
     """A pinned value: a version registered under one Python must not look changed under another."""
     assert load().version == "f-4f235975bdcd"
+
+
+def test_threads_read_one_source_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 fails where two build syntax trees at once."""
+    parse, inside = ast.parse, []
+
+    def watched(source: str) -> ast.Module:
+        inside.append(source)
+        time.sleep(0.01)
+        at_once.append(len(inside))
+        inside.pop()
+        return parse(source)
+
+    at_once: list[int] = []
+    with monkeypatch.context() as patched, ThreadPoolExecutor(4) as pool:
+        patched.setattr(ast, "parse", watched)
+        list(pool.map(lambda _: load(), range(8)))
+    assert set(at_once) == {1}
