@@ -145,6 +145,7 @@ def test_a_large_night_is_shared_among_shards_that_say_which_they_are(airflow: A
     assert airflow.toy.parquet()["id"].is_unique
 
 
+@pytest.mark.soak
 def test_a_fault_of_the_data_fails_at_once_and_its_owner_is_told_once(airflow: Airflow) -> None:
     airflow.toy.execute("delete from source.toy where day = %s", NIGHT.day)
     told = night(airflow)

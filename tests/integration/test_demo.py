@@ -66,6 +66,7 @@ def test_the_demo_publishes_every_flight_of_its_night_once(home: Path) -> None:
         assert connection.execute(counted).fetchone() == (964, 964)
 
 
+@pytest.mark.soak
 @pytest.mark.airflow
 @pytest.mark.parametrize("job", job_names(PROJECT))
 def test_every_declared_job_runs_as_a_dag(
