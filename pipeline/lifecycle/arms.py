@@ -129,12 +129,12 @@ def _score_faults(night: Answered, gap: float | None) -> list[str]:
         return []
     if night.champion_std is None or night.challenger_std is None:
         return []  # of one row, nobody knows how far the next one lies
+    from scipy.stats import t
+
     spread = math.hypot(
         night.champion_std / math.sqrt(night.champion_rows),
         night.challenger_std / math.sqrt(night.challenger_rows),
     )
-    from scipy.stats import t
-
     # At the freedom of the smaller arm, which no unequal variances make too narrow (Hsu 1938).
     half = float(t.ppf(1 - _SURELY / 2, min(night.champion_rows, night.challenger_rows) - 1)) * spread
     if abs(night.challenger_mean - night.champion_mean) - half <= gap:

@@ -296,7 +296,6 @@ def _calibration(evidence: Evidence, settings: Gate) -> Reason:
     champion, challenger = gaps.mean(axis=0)
     told = (
         f"By night, the challenger's mean score is {challenger:.4f}{unit} from the mean label, the "
-        f"By night, the challenger's mean score is {challenger:.4f}{unit} from the mean label, the "
         f"champion's {champion:.4f}{unit}; it may be {settings.calibration_margin:g} further away"
     )
     if bounds.mean <= settings.calibration_margin:

@@ -237,7 +237,10 @@ def test_values_are_calibrated_in_mean_labels() -> None:
 def test_the_evidence_of_values_tells_its_unit() -> None:
     off = [replace(one, label=200.0, score=Pair(201.0, 203.0)) for one in nights()]
     told = reason(decide(evidence(nights=off, output="value"), SETTINGS), "calibration").evidence
-    assert "mean score is 0.0150 mean labels from the mean label, the champion's 0.0050 mean labels" in told
+    assert told == (
+        "By night, the challenger's mean score is 0.0150 mean labels from the mean label, the "
+        "champion's 0.0050 mean labels; it may be 0.02 further away."
+    )
 
 
 @pytest.mark.parametrize("check", ["behaviour", "robustness", "golden_rows"])
